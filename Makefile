@@ -1,0 +1,47 @@
+# Everything a newcomer needs: Python 3.11+ and make. Each target creates .venv by itself.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH ?= torch==2.13.0
+
+.PHONY: help quickstart test lint types docs golden bench clean
+help:            ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/ -/'
+
+$(VENV)/.core: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@touch $@
+
+quickstart: $(VENV)/.core  ## train an agent that adapts, print its adaptation curve, write a report
+	$(BIN)/fledge quickstart
+
+test: $(VENV)/.dev         ## every test
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(VENV)/.dev         ## style and imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev        ## static types
+	$(BIN)/mypy
+
+docs: $(VENV)/.dev         ## the documentation, strictly
+	$(BIN)/mkdocs build --strict --quiet
+
+golden: $(VENV)/.dev       ## renew the stored numbers (say why in the changelog)
+	$(BIN)/python -m pytest tests/golden --renew
+
+bench: $(VENV)/.bench      ## speed, beside a plain PyTorch version
+	$(BIN)/fledge bench speed
+
+clean:
+	rm -rf $(VENV) runs site
