@@ -131,13 +131,16 @@ class Agent(eqx.Module):
     and hands back: a recurrent state, a transformer's cache, a posterior, or adapted weights.
     """
 
-    told: ClassVar[bool] = False
-    """Whether `begin` is given the task vector. Agents that are not told get None: they cannot cheat."""
     adapts: ClassVar[bool] = False
     """Whether `adapt` does anything: then whoever drives the agent must hand it each finished episode."""
 
+    @property
+    def told(self) -> bool:
+        """Whether the agent reads `Token.task`. Agents that are not told get None there: they cannot cheat."""
+        return False
+
     @abstractmethod
-    def begin(self, task_vector: Float[Array, " task"] | None = None) -> PyTree[Array]:
+    def begin(self) -> PyTree[Array]:
         """The memory at the start of a trial."""
 
     @abstractmethod
@@ -176,6 +179,11 @@ class ReplayAgent(Agent):
         self, memory: PyTree[Array], tokens: Token
     ) -> tuple[Distribution, Float[Array, "time *batch"], PyTree[Array]]:
         """The action distribution and value at each token, and the memory after the last. Resets at `tokens.start`."""
+
+    def update_statistics(self, tokens: Token) -> "ReplayAgent":
+        """The agent with its running input statistics moved on. Called once per iteration, *after* the gradient steps
+        (so that recorded decisions replay with the statistics they were made with)."""
+        return self
 
 
 class Learner(eqx.Module):

@@ -78,9 +78,13 @@ class Token(eqx.Module):
     done: Bool[Array, "*batch"]
     final_observation: Shaped[Array, "*obs"]
     start: Bool[Array, "*batch"]
+    task: Float[Array, "*batch task"] | None = None
+    """The task vector, filled in only for agents that are told (`Agent.told`)."""
 
     @classmethod
-    def first(cls, observation: Shaped[Array, "*obs"], action_space: Space) -> Token:
+    def first(
+        cls, observation: Shaped[Array, "*obs"], action_space: Space, task: Float[Array, " task"] | None = None
+    ) -> Token:
         """The token of a trial's first decision (one environment)."""
         zero = jnp.zeros_like(observation)
         no = jnp.asarray(False)
@@ -92,6 +96,7 @@ class Token(eqx.Module):
             done=no,
             final_observation=zero,
             start=~no,
+            task=task,
         )
 
     def next(self, action: Shaped[Array, "*act"], timestep: TimeStep) -> Token:
@@ -104,6 +109,7 @@ class Token(eqx.Module):
             done=timestep.done,
             final_observation=timestep.final_observation,
             start=jnp.zeros_like(timestep.done),
+            task=self.task,
         )
 
 
