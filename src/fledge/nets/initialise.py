@@ -22,8 +22,22 @@ def normc(key: Key[Array, ""], n_in: int, n_out: int, gain: float = TANH_GAIN) -
 
 
 def orthogonal(key: Key[Array, ""], n_in: int, n_out: int, gain: float = 1.0) -> Float[Array, "in out"]:
-    """A (semi-)orthogonal matrix times `gain` (Saxe et al. 2014)."""
-    return gain * jax.nn.initializers.orthogonal()(key, (n_in, n_out))
+    """A (semi-)orthogonal matrix times `gain`, uniformly distributed (Saxe et al. 2014).
+
+    Gram-Schmidt on normal draws, each column twice, instead of `jnp.linalg.qr`: LAPACK calls under `vmap` (seeds) wait
+    for each other's threads, and with two cores and JAX 0.10.2 they can wait for ever.
+    """
+    tall = (max(n_in, n_out), min(n_in, n_out))
+    draws = jax.random.normal(key, tall)
+
+    def column(j: Array, basis: Float[Array, "rows columns"]) -> Float[Array, "rows columns"]:
+        v = draws[:, j]
+        for _ in range(2):
+            v = v - basis @ (basis.T @ v)
+        return basis.at[:, j].set(v / jnp.linalg.norm(v))
+
+    basis = jax.lax.fori_loop(0, tall[1], column, jnp.zeros(tall))
+    return gain * (basis if n_in >= n_out else basis.T)
 
 
 def kaiming(key: Key[Array, ""], n_in: int, n_out: int, gain: float = 2.0**0.5) -> Float[Array, "in out"]:
