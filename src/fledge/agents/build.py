@@ -1,0 +1,112 @@
+"""Agents from settings: the table of memories, and the plain compositions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jaxtyping import Array, Key
+
+from fledge.agents.recurrent import MemoryAgent
+from fledge.core.contracts import Env, Memory
+from fledge.core.errors import ConfigError, unknown
+from fledge.core.normalise import RunningStats
+from fledge.nets.policy import ActorCritic
+from fledge.nets.recurrent import GRUMemory, LinearMemory, LSTMMemory, NoMemory
+from fledge.nets.tokens import EVERYTHING_NEW, TokenEncoder
+
+MEMORIES: dict[str, tuple[Callable[[Key[Array, ""], int, int], Memory], str]] = {
+    "gru": (GRUMemory.init, "gated recurrent unit (Cho et al. 2014)"),
+    "lstm": (LSTMMemory.init, "long short-term memory (Hochreiter & Schmidhuber 1997)"),
+    "linear": (LinearMemory.init, "gated linear recurrence, parallel over time (Feng et al. 2024)"),
+    "none": (lambda key, n_in, size: NoMemory(n_in), "remembers nothing"),
+}
+"""Name → (constructor from key, token width and size; one line about it). A new memory is one row here."""
+
+
+@dataclass(frozen=True)
+class MemoryAgentSettings:
+    """A memory times a conditioning. The defaults are RL², latent only.
+
+    `kind` names a preset of what is read: `rl2` (last transition and observation), `memoryless` (observation only) or
+    `oracle` (observation and task). `state_embedding` > 0 shows the observation to the policy too (RNN+S).
+    """
+
+    kind: str = "rl2"
+    memory: str = "gru"
+    memory_size: int = 64
+    fields: tuple[str, ...] = ()
+    joint_embedding: int = 32
+    observation_embedding: int = 32
+    action_embedding: int = 8
+    reward_embedding: int = 8
+    hidden: tuple[int, ...] = ()
+    latent_embedding: int = 0
+    state_embedding: int = 0
+    normalise_observations: bool = False
+
+
+PRESETS: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "rl2": (EVERYTHING_NEW, None),
+    "memoryless": (("observation",), "none"),
+    "oracle": (("observation", "task"), "none"),
+}
+"""Name → (token fields, memory if it is not the settings')."""
+
+
+def memory_agent(settings: MemoryAgentSettings, env: Env) -> Callable[[Key[Array, ""]], MemoryAgent]:
+    """A function from a key to a fresh agent for this environment.
+
+    Raises:
+        ConfigError: an unknown preset, memory or token field.
+    """
+    if settings.kind not in PRESETS:
+        raise unknown("agent", settings.kind, PRESETS)
+    fields, memory_name = PRESETS[settings.kind]
+    fields, memory_name = settings.fields or fields, memory_name or settings.memory
+    if memory_name not in MEMORIES:
+        raise unknown("memory", memory_name, MEMORIES)
+    if settings.memory_size < 1:
+        raise ConfigError(f"memory_size is the number of units, at least 1; got {settings.memory_size}.")
+    make_memory = MEMORIES[memory_name][0]
+    task_size = jax.eval_shape(lambda key: env.task_vector(env.sample(key)), jax.random.key(0)).shape[0]
+
+    def make(key: Key[Array, ""]) -> MemoryAgent:
+        key_encoder, key_memory, key_policy = jax.random.split(key, 3)
+        encoder = TokenEncoder.init(
+            key_encoder,
+            env.observation_space,
+            env.action_space,
+            fields=fields,
+            task_size=task_size,
+            joint=settings.joint_embedding,
+            sizes={
+                "observation": settings.observation_embedding,
+                "action": settings.action_embedding,
+                "reward": settings.reward_embedding,
+            },
+        )
+        memory = make_memory(key_memory, encoder.out_size(), settings.memory_size)
+        policy = ActorCritic.init(
+            key_policy,
+            memory.out_size,
+            env.observation_space,
+            env.action_space,
+            hidden=settings.hidden,
+            latent_embedding=settings.latent_embedding,
+            state_embedding=settings.state_embedding,
+        )
+        size = env.observation_space.n_features
+        return MemoryAgent(
+            encoder, memory, policy, RunningStats.init((size,)) if settings.normalise_observations else None
+        )
+
+    return make
+
+
+def summary(agent: Any) -> str:
+    """One line about an agent: its parts and how many parameters it has."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(agent))
+    return f"{type(agent).__name__} with {type(agent.memory).__name__}, {count:,} parameters"
