@@ -60,9 +60,7 @@ def start_cell(start: Start, width: int, height: int) -> tuple[int, int]:
     return (width // 2, height // 2) if start == "centre" else (0, 0)
 
 
-def random_cell(
-    key: Key[Array, ""], width: int, height: int, avoid: Int[Array, "2"] | None = None
-) -> Int[Array, "2"]:
+def random_cell(key: Key[Array, ""], width: int, height: int, avoid: Int[Array, "2"] | None = None) -> Int[Array, "2"]:
     """A cell, uniformly; never `avoid`."""
     n = width * height
     if avoid is None:

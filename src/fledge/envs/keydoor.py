@@ -155,7 +155,7 @@ class KeyToDoor(Env):
         return grid.toward(state.position, target, jnp.asarray(grid.MOVES[self.moves]))
 
     def optimal_return(self, task: Int[Array, "2 2"], n_episodes: int = 1) -> Float[Array, " episode"]:
-        """Straight to the key (n₁ ≥ 1 steps), then to the door (n₂ more); the mean over starts where they are random."""
+        """Straight to the key (1 step or more), then on to the door; the mean over starts where they are random."""
         starts = grid.cells(self.size, self.size) if self.start == "random" else np.array([self.start_cell])
         distance = grid.manhattan(jnp.asarray(starts), task[0])
         to_key = jnp.maximum(1, distance)
