@@ -50,9 +50,8 @@ def changed(**fields):
     class Changed(Line):
         def step(self, key, state, action, task):
             state, timestep = Line.step(self, key, state, action, task)
-            values = {name: value(timestep, state) for name, value in fields.items()}
-            old = {name: getattr(timestep, name) for name in TimeStep.__dataclass_fields__}
-            return state, TimeStep(**{**old, **values})
+            values = [value(timestep, state) for value in fields.values()]
+            return state, eqx.tree_at(lambda t: [getattr(t, name) for name in fields], timestep, values)
 
     return Changed()
 
@@ -74,10 +73,9 @@ def _frozen_step(self, key, state, action, task):
     return state, eqx.tree_at(lambda t: t.reward, timestep, jnp.asarray(1.0 if traced else 2.0))
 
 
-def _batched_step(self, key, state, action, task):
-    batched = type(state["x"]).__name__ == "BatchTracer"
-    state, timestep = Line.step(self, key, state, action, task)
-    return state, eqx.tree_at(lambda t: t.reward, timestep, jnp.asarray(1.0 if batched else 2.0))
+def _batched_reset(self, key, task):
+    state, observation = Line.reset(self, key, task)
+    return state, observation + (type(task).__name__ == "BatchTracer")
 
 
 class LeakyCoin(Discrete):
@@ -126,7 +124,11 @@ BROKEN = {
     "a space that is none": (with_methods(action_space=property(lambda self: 2)), "properties", "action_space is 2"),
     "a method that raises": (with_methods(reset=lambda self, key, task: 1 / 0), "runs", "reset raised ZeroDivision"),
     "a branch on an array": (with_methods(step=_branching_step), "traces", "jnp.where"),
-    "tasks of two kinds": (with_methods(sample=_other_dtype), "tasks", "'test' has the value float32[]; wanted int32[]"),
+    "tasks of two kinds": (
+        with_methods(sample=_other_dtype),
+        "tasks",
+        "'test' has the value float32[]; wanted int32[]",
+    ),
     "a description that is none": (with_methods(describe=lambda self, task: task), "describe", "a line of text"),
     "a list without the tasks drawn": (
         with_methods(enumerate=lambda self, split: jnp.arange(2)),
@@ -183,7 +185,7 @@ BROKEN = {
     "a weakly typed state": (with_methods(reset=_weak_reset, step=_weak_step), "compiles once", "['x']"),
     "state kept outside": (with_methods(step=_counting_step), "pure", "one key gave two results: [1].reward"),
     "another result under jit": (with_methods(step=_frozen_step), "jit", ".reward"),
-    "another result in a batch": (with_methods(step=_batched_step), "vmap", "one by one and in a batch gave"),
+    "another result in a batch": (with_methods(reset=_batched_reset), "vmap", "one by one and in a batch gave"),
     "an action space that draws outside": (
         with_methods(action_space=property(lambda self: LeakyCoin(2))),
         "action",

@@ -41,12 +41,20 @@ class Walk(eqx.Module):
     optimum: PyTree
 
 
+def _trial(env: Env) -> Trial:
+    return Trial(env=env, n_episodes=N_EPISODES)  # type: ignore[call-arg]  # its horizon is a property, no argument
+
+
+def _done(walks: Walk) -> Bool[np.ndarray, "batch time"]:
+    return np.asarray(walks.timestep.terminated) | np.asarray(walks.timestep.truncated)
+
+
 def _differ(timestep: TimeStep) -> Bool[Array, ""]:
     return jnp.any(timestep.observation != timestep.final_observation)
 
 
 def _walk(env: Env, key: Key[Array, ""], task: Task, actions: Shaped[Array, "time *act"]) -> Walk:
-    trial, contains = Trial(env, N_EPISODES), env.observation_space.contains
+    trial, contains = _trial(env), env.observation_space.contains
     key_reset, key_steps = jax.random.split(key)
 
     def one(state: Any, x: tuple[Array, Array]) -> tuple[PyTree, Any]:
@@ -66,12 +74,12 @@ def _walk(env: Env, key: Key[Array, ""], task: Task, actions: Shaped[Array, "tim
 
 def _plain_walk(env: Env, key: Key[Array, ""], task: Task, actions: Shaped[Array, "time *act"]) -> tuple[Any, Any]:
     """The start observation and the first time steps of `_walk`, in plain Python."""
-    trial = Trial(env, N_EPISODES)
+    trial = _trial(env)
     key_reset, key_steps = jax.random.split(key)
     state, start = trial.reset(key_reset, task)
     timesteps = []
     for t in range(min(N_PLAIN, len(actions))):
-        state, timestep = trial.step(jax.random.fold_in(key_steps, t), state, jnp.asarray(actions[t]), task)
+        state, timestep = trial.step(jax.random.fold_in(key_steps, t), state, actions[t], task)
         timesteps.append(timestep)
     return start, jax.tree.map(lambda *leaves: jnp.stack(leaves), *timesteps)
 
@@ -109,7 +117,7 @@ def check_walks(env: Env, key: Key[Array, ""], drawn: dict[str, Task], n_steps: 
         yield Finding(
             "compiles once", "tasks of 'test' compiled a second time", "once", "Keep dtypes equal over splits."
         )
-    first = (keys[0], head(tasks), actions[0])
+    first = (keys[0], head(tasks), jnp.asarray(actions[0]))
     yield from _check_ways(env, walk, jax.tree.map(lambda leaf: leaf[0], walks), first)
     yield from _check_values(env, walks)
     yield from _check_episodes(env, walks, whole=length == env.horizon * N_EPISODES)
@@ -175,7 +183,7 @@ def _check_values(env: Env, walks: Walk) -> Iterator[Finding]:
 
 def _check_episodes(env: Env, walks: Walk, *, whole: bool) -> Iterator[Finding]:
     """Lengths of episodes, and the trial around them."""
-    done, end, running = np.asarray(walks.timestep.done), np.asarray(walks.timestep.trial_end), _running(walks)
+    done, end, running = _done(walks), np.asarray(walks.timestep.trial_end), _running(walks)
     marks = [np.concatenate([[-1], np.flatnonzero(row & run)]) for row, run in zip(done, running, strict=True)]
     lengths = np.concatenate([np.diff(row) for row in marks])
     open_steps = [run.sum() - 1 - row[-1] for row, run in zip(marks, running, strict=True)]
@@ -200,7 +208,7 @@ def _check_optimum(walks: Walk) -> Iterator[Finding]:
     """Random play in the first episode does not beat the told optimum."""
     if not np.isfinite(walks.task_vector).all():
         yield Finding("task vector", "task_vector has entries that are not finite", "finite numbers", "Rescale it.")
-    done = np.asarray(walks.timestep.done)
+    done = _done(walks)
     if walks.optimum is None or not done.any(1).all():
         return
     first_episode = np.cumsum(done, axis=1) - done == 0

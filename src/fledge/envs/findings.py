@@ -114,11 +114,13 @@ def leaves(tree: PyTree) -> dict[str, Any]:
 def structure_changes(before: PyTree, after: PyTree) -> Iterator[tuple[str, str]]:
     """Pairs (what came, what was wanted) wherever two trees differ in structure, shape or dtype."""
     old, new = leaves(before), leaves(after)
-    if jax.tree.structure(before) != jax.tree.structure(after):
+    shape_before: Any = jax.tree.structure(before)
+    shape_after: Any = jax.tree.structure(after)
+    if shape_before != shape_after:
         if old.keys() != new.keys():
             yield f"entries {', '.join(new) or 'none'}", f"entries {', '.join(old) or 'none'}"
         else:
-            yield str(jax.tree.structure(after)), str(jax.tree.structure(before))
+            yield str(shape_after), str(shape_before)
         return
     for path, leaf in new.items():
         if spell(leaf) != spell(old[path]):

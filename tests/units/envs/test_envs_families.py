@@ -102,7 +102,7 @@ def test_a_macro_action_that_passes_the_goal_is_paid_and_ends_the_episode():
 
 
 def test_make__unknown_name__names_the_nearest():
-    with pytest.raises(ConfigError, match="no environment 'gridnev'. Did you mean 'gridnav'"):
+    with pytest.raises(ConfigError, match=r"no environment 'gridnev'\. Did you mean 'gridnav'"):
         make("gridnev")
 
 
@@ -148,7 +148,7 @@ def test_make__settings_that_contradict_each_other__say_so(family, settings, tex
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(ConfigError, match="no split 'tests'. Did you mean 'test'"):
+    with pytest.raises(ConfigError, match=r"no split 'tests'\. Did you mean 'test'"):
         make("gridnav").sample(KEY, "tests")
 
 

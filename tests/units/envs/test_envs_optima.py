@@ -44,7 +44,7 @@ def start_row(env, width, height):
 def test_gridnav_optimal_return_is_what_dynamic_programming_finds(env):
     cells, tasks = grid.cells(env.size, env.size), env.enumerate("train")
     n = len(cells)
-    states = GridNavState(jnp.asarray(cells), jnp.zeros(n, jnp.int32), jnp.zeros((n, 0), bool))
+    states = jax.vmap(GridNavState)(jnp.asarray(cells), jnp.zeros(n, jnp.int32), jnp.zeros((n, 0), bool))
     values = best_returns(env, states, lambda s: s.position[0] * env.size + s.position[1], tasks)
     exact = values.mean(1) if env.start == "random" else values[:, start_row(env, env.size, env.size)]
     np.testing.assert_allclose(told(env, tasks), exact, atol=1e-4)
@@ -65,7 +65,7 @@ ROOMS = [
 @pytest.mark.parametrize("env", ROOMS, ids=str)
 def test_darkroom_optimal_return_is_what_dynamic_programming_finds(env):
     cells, tasks = grid.cells(env.width, env.height), env.enumerate("train")
-    states = DarkRoomState(jnp.asarray(cells), jnp.zeros(len(cells), jnp.int32))
+    states = jax.vmap(DarkRoomState)(jnp.asarray(cells), jnp.zeros(len(cells), jnp.int32))
     values = best_returns(env, states, lambda s: s.position[0] * env.height + s.position[1], tasks)
     exact = values[:, start_row(env, env.width, env.height)]
     if env.start == "random":
@@ -91,8 +91,11 @@ def test_key_to_door_optimal_return_is_what_dynamic_programming_finds(env):
     n, tasks = env.size**2, env.enumerate("train")
     rows = np.array(list(itertools.product(range(n), (0, 1), (0, 1))))
     positions = grid.cells(env.size, env.size)[rows[:, 0]]
-    states = KeyToDoorState(
-        jnp.asarray(positions), jnp.zeros(len(rows), jnp.int32), jnp.asarray(rows[:, 1] > 0), jnp.asarray(rows[:, 2] > 0)
+    states = jax.vmap(KeyToDoorState)(
+        jnp.asarray(positions),
+        jnp.zeros(len(rows), jnp.int32),
+        jnp.asarray(rows[:, 1] > 0),
+        jnp.asarray(rows[:, 2] > 0),
     )
 
     def number(s):
@@ -121,7 +124,9 @@ def test_key_to_door_optimal_return_is_what_dynamic_programming_finds(env):
 def test_hall_optimal_return_is_what_dynamic_programming_finds(env):
     rows = np.array(list(itertools.product(range(4), (0, 1), range(16))))
     checked = (rows[:, 2:] >> np.arange(4)) & 1 > 0
-    states = HallState(jnp.asarray(rows[:, :2], jnp.int32), jnp.zeros(len(rows), jnp.int32), jnp.asarray(checked))
+    states = jax.vmap(HallState)(
+        jnp.asarray(rows[:, :2], jnp.int32), jnp.zeros(len(rows), jnp.int32), jnp.asarray(checked)
+    )
 
     def number(s):
         return (s.position[0] * 2 + s.position[1]) * 16 + jnp.sum(s.checked * 2 ** jnp.arange(4))
@@ -144,13 +149,15 @@ def test_darkroom__told_the_goal__mean_over_all_81_goals_is_16_54():
 
 def test_darkroom__goal_at_distance_d_of_the_centre__pays_20_minus_d_plus_1():
     env = make("darkroom", held_out=0.0)
-    goals = np.asarray(env.enumerate("test"))
-    distance = np.abs(goals - 4).sum(1)
+    goals = env.enumerate("test")
+    distance = np.abs(np.asarray(goals) - 4).sum(1)
     np.testing.assert_allclose(told(env, goals), np.where(distance == 0, 20, 21 - distance))
 
 
 def test_the_mean_distance_from_the_centre_of_the_9x9_room_is_4_44():
-    assert float(grid.manhattan(grid.cells(9, 9), np.array([4, 4])).mean()) == pytest.approx(4.44, abs=0.005)
+    assert float(grid.manhattan(jnp.asarray(grid.cells(9, 9)), jnp.array([4, 4])).mean()) == pytest.approx(
+        4.44, abs=0.005
+    )
 
 
 @pytest.mark.parametrize(
