@@ -34,7 +34,7 @@ class Trial(Env):
     env: Env
     n_episodes: int = eqx.field(static=True)
 
-    @property
+    @property  # type: ignore[misc]
     def horizon(self) -> int:  # type: ignore[override]
         """Most steps of a whole trial: no step is spent on resets (VariBAD's K − 1 dummy steps never happen)."""
         return self.env.horizon * self.n_episodes
@@ -95,5 +95,5 @@ class Trial(Env):
     def _next_start(
         self, key: Key[Array, ""], inner: PyTree, timestep: TimeStep, restart: Bool[Array, ""], task: Task
     ) -> tuple[PyTree, Shaped[Array, "*obs"]]:
-        fresh = self.env.reset(key, task)
+        fresh = self.env.restart(key, inner, task)
         return jax.tree.map(lambda new, old: jnp.where(restart, new, old), fresh, (inner, timestep.final_observation))
