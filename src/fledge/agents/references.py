@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from fledge.core.contracts import Agent, Env
@@ -73,7 +74,12 @@ class ThompsonBernoulli(Agent):
     def act(self, memory: ArmCounts, token: Token, noise: Key[Array, ""] | None = None) -> tuple[Decision, ArmCounts]:
         memory = memory.after(token)
         alpha, beta = self.posterior(memory)
-        drawn = alpha / (alpha + beta) if noise is None else jax.random.beta(noise, alpha, beta)
+        if noise is None:
+            drawn = alpha / (alpha + beta)
+        else:
+            # Beta(α, β) is X / (X + Y) with X ~ Γ(α), Y ~ Γ(β), which rises with log X − log Y: one draw of both.
+            log_x, log_y = jax.random.loggamma(noise, jnp.stack([alpha, beta]))
+            drawn = log_x - log_y
         return Decision.plain(jnp.argmax(drawn).astype(jnp.int32)), memory
 
     @staticmethod
@@ -143,6 +149,58 @@ class GreedyBandit(Agent):
         return Decision.plain(_untried_first(memory, memory.mean)), memory
 
 
+class GittinsBandit(Agent):
+    """Pulls the arm of the highest Gittins index for Bernoulli rewards with a Beta(1, 1) prior. Needs no randomness.
+
+    The index is optimal for an endless bandit discounted by γ; for `n_pulls` pulls γ = 1 − 1/n_pulls is the usual
+    stand-in, which is near optimal but not the exact finite-horizon optimum.
+
+    Reference: Gittins 1979; the stand-in and the comparison are those of Duan et al., RL², 2016, §3.1.
+    """
+
+    n_arms: int = eqx.field(static=True)
+    index: Float[Array, "success failure"]
+
+    @classmethod
+    def of(cls, n_arms: int, n_pulls: int) -> GittinsBandit:
+        """The agent for trials of `n_pulls` pulls, its table of indices worked out (0.1 s for 100 pulls)."""
+        return cls(n_arms, jnp.asarray(gittins_indices(n_pulls, 1.0 - 1.0 / max(n_pulls, 2))))
+
+    def begin(self, task_vector: Float[Array, " task"] | None = None) -> ArmCounts:
+        return ArmCounts.none(self.n_arms)
+
+    def act(self, memory: ArmCounts, token: Token, noise: Key[Array, ""] | None = None) -> tuple[Decision, ArmCounts]:
+        memory = memory.after(token)
+        successes = memory.total.astype(jnp.int32)
+        failures = (memory.pulls - memory.total).astype(jnp.int32)
+        # Beyond the table (trials longer than it was made for) the last entry serves: indexing clamps.
+        return Decision.plain(jnp.argmax(self.index[successes, failures]).astype(jnp.int32)), memory
+
+
+def gittins_indices(n_pulls: int, discount: float, *, depth: int = 300, n_grid: int = 1000) -> np.ndarray:
+    """The Gittins index of a Bernoulli arm after each count of successes and failures, prior Beta(1, 1).
+
+    By calibration: an arm is worth λ where pulling it on and retiring on λ a step for ever are equally good. For a grid
+    of λ the value of the arm is worked out backwards from `n_pulls + depth` pulls, where its mean is taken as settled.
+
+    Returns:
+        Indices [successes, failures] up to `n_pulls` pulls in all (entries beyond are 0), to 1 / (2 `n_grid`).
+    """
+    retire = (np.arange(n_grid) + 0.5)[:, None] / n_grid
+    last = n_pulls + depth
+    settled = (1.0 + np.arange(last + 1)) / (2.0 + last)
+    value = np.maximum(retire, settled)  # in units of reward per step, that is times 1 − γ
+    index = np.zeros((n_pulls + 1, n_pulls + 1), np.float32)
+    for pulls in range(last - 1, -1, -1):
+        successes = np.arange(pulls + 1)
+        p = (1.0 + successes) / (2.0 + pulls)
+        go_on = (1.0 - discount) * p + discount * (p * value[:, 1:] + (1.0 - p) * value[:, :-1])
+        if pulls <= n_pulls:
+            index[successes, pulls - successes] = np.mean(go_on > retire, axis=0)
+        value = np.maximum(retire, go_on)
+    return index
+
+
 def _untried_first(memory: ArmCounts, index: Float[Array, " arm"]) -> Int[Array, ""]:
     return jnp.argmax(jnp.where(memory.pulls == 0, jnp.inf, index)).astype(jnp.int32)
 
@@ -151,8 +209,8 @@ def _untried_first(memory: ArmCounts, index: Float[Array, " arm"]) -> Int[Array,
 class Reference:
     """A row of the table of references."""
 
-    make: Callable[[Env], Agent]
-    """The agent for an environment (a trial's inner one)."""
+    make: Callable[[Env, int], Agent]
+    """The agent for an environment (a trial's inner one) and the episodes of its trials."""
     applies: Callable[[Env], bool]
     """Whether it makes sense there."""
     about: str
@@ -171,23 +229,26 @@ def _bandit(env: Env) -> bool:
 
 
 REFERENCES: dict[str, Reference] = {
-    "random": Reference(lambda env: RandomAgent(env.action_space), lambda env: True, "uniform actions"),
+    "random": Reference(lambda env, n: RandomAgent(env.action_space), lambda env: True, "uniform actions"),
     "thompson": Reference(
-        lambda env: ThompsonBernoulli(env.action_space.n_features), _bernoulli, "Thompson sampling, Beta(1, 1) prior"
+        lambda env, n: ThompsonBernoulli(env.action_space.n_features), _bernoulli, "Thompson sampling, Beta(1, 1) prior"
     ),
     "thompson-gaussian": Reference(
-        lambda env: ThompsonGaussian(env.action_space.n_features, env.std),
+        lambda env, n: ThompsonGaussian(env.action_space.n_features, env.std),
         _gaussian,
         "Thompson sampling, normal prior N(1/2, 1/12), known noise",
     ),
-    "ucb1": Reference(lambda env: UCB1(env.action_space.n_features), _bandit, "upper confidence bounds, bonus 2"),
-    "greedy": Reference(lambda env: GreedyBandit(env.action_space.n_features), _bandit, "best empirical mean"),
+    "gittins": Reference(
+        lambda env, n: GittinsBandit.of(env.action_space.n_features, n), _bernoulli, "Gittins index, near optimal"
+    ),
+    "ucb1": Reference(lambda env, n: UCB1(env.action_space.n_features), _bandit, "upper confidence bounds, bonus 2"),
+    "greedy": Reference(lambda env, n: GreedyBandit(env.action_space.n_features), _bandit, "best empirical mean"),
 }
 
 
 def references_for(env: Env) -> list[str]:
     """The names of the references that apply to an environment or to trials of it."""
-    inner = _inner(env)
+    inner, _ = _unwrap(env)
     return [name for name, row in REFERENCES.items() if row.applies(inner)]
 
 
@@ -199,15 +260,13 @@ def make_reference(name: str, env: Env) -> Agent:
     """
     if name not in REFERENCES:
         raise unknown("reference", name, REFERENCES)
-    inner = _inner(env)
+    inner, n_episodes = _unwrap(env)
     if not REFERENCES[name].applies(inner):
         raise ConfigError(
             f"Reference '{name}' does not apply to {type(inner).__name__}. These do: {', '.join(references_for(env))}."
         )
-    return REFERENCES[name].make(inner)
+    return REFERENCES[name].make(inner, n_episodes)
 
 
-def _inner(env: Env) -> Env:
-    while isinstance(env, Trial):
-        env = env.env
-    return env
+def _unwrap(env: Env) -> tuple[Env, int]:
+    return (env.env, env.n_episodes) if isinstance(env, Trial) else (env, 1)

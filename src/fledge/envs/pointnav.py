@@ -220,9 +220,7 @@ class Semicircle(Env):
         (pose, found), _ = jax.lax.scan(drive, (state.pose, jnp.asarray(False)), None, length=self.n_repeats)
         pose = jnp.where(found, self._centre(key), pose)
         time = state.time + 1
-        timestep = TimeStep.of(
-            pose, found.astype(jnp.float32), truncated=time >= self.horizon, info={"success": found}
-        )
+        timestep = TimeStep.of(pose, found.astype(jnp.float32), truncated=time >= self.horizon, info={"success": found})
         return SemicircleState(pose, time), timestep
 
     def _centre(self, key: Key[Array, ""]) -> Float[Array, "3"]:

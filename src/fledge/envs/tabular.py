@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
@@ -101,7 +102,12 @@ class TabularMDP(Env):
         known_split(split)
         key_transitions, key_rewards = jax.random.split(key)
         table = (self.n_states, self.n_actions)
-        transitions = jax.random.dirichlet(key_transitions, jnp.full(self.n_states, self.concentration), table)
+        if self.concentration == 1.0:
+            # Normalised exponentials are Dirichlet(1), without the rejection sampling of the general case.
+            weights = jax.random.exponential(key_transitions, (*table, self.n_states))
+            transitions = weights / jnp.sum(weights, axis=-1, keepdims=True)
+        else:
+            transitions = jax.random.dirichlet(key_transitions, jnp.full(self.n_states, self.concentration), table)
         if self.rewards == "normal":
             rewards = 1.0 + jax.random.normal(key_rewards, table)
         elif self.rewards == "uniform":
@@ -169,7 +175,9 @@ def finite_value(
 def stationary_value(mdp: MDP, logits: Float[Array, "state action"], *, discount: float) -> Float[Array, " state"]:
     """V^π(s) over an infinite horizon: (I − γ P_π)⁻¹ r_π. Needs a discount below 1."""
     if not 0 <= discount < 1:
-        raise ConfigError(f"An infinite horizon needs a discount in [0, 1), not {discount}. Lower it, or give a horizon.")
+        raise ConfigError(
+            f"An infinite horizon needs a discount in [0, 1), not {discount}. Lower it, or give a horizon."
+        )
     policy = jax.nn.softmax(logits)
     moves = jnp.einsum("sa,san->sn", policy, mdp.transitions)
     return jnp.linalg.solve(jnp.eye(len(mdp.start)) - discount * moves, jnp.sum(policy * mdp.rewards, axis=-1))
@@ -216,7 +224,9 @@ def golden_mdp() -> tuple[MDP, Float[Array, "2 2"]]:
     return MDP(transitions, rewards, jnp.array([1.0, 0.0])), jnp.array([[0.2, -0.4], [0.1, 0.3]])
 
 
-def _backward(back, n_states: int, horizon: int) -> Float[Array, "time state"]:
+def _backward(
+    back: Callable[[Array, None], tuple[Array, Array]], n_states: int, horizon: int
+) -> Float[Array, "time state"]:
     """Values from the end (zeros) to the start, in the order of time."""
     end = jnp.zeros(n_states)
     _, values = jax.lax.scan(back, end, None, length=horizon)

@@ -93,7 +93,9 @@ class TMaze(Env):
         if any(not 0 <= cue < self.length for cue in self.cues):
             raise ConfigError(f"Cues stand in the cells 0 … {self.length - 1}, not at {self.cues}.")
         if self.matching and (self.coins == "none" or self.timeout < self.length):
-            raise ConfigError(f"matching needs coins and a timeout of at least {self.length} steps, not {self.timeout}.")
+            raise ConfigError(
+                f"matching needs coins and a timeout of at least {self.length} steps, not {self.timeout}."
+            )
         if self.code_width < 2 or self.code_width % 2:
             raise ConfigError(f"code_width is an even number of at least 2, not {self.code_width}.")
 
