@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from fledge.envs.tabular import exact_gradient, exact_hessian, exact_value, finite_value, golden_mdp
 
 GRADIENT = [[-0.411586, 0.411586], [0.135228, -0.135228]]

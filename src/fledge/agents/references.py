@@ -228,15 +228,19 @@ def _bandit(env: Env) -> bool:
     return isinstance(env, Bandit)
 
 
+def _thompson_gaussian(env: Env, n_episodes: int) -> ThompsonGaussian:
+    if not isinstance(env, Bandit):
+        raise ConfigError(f"Thompson sampling of means needs a Bandit, not {type(env).__name__}.")
+    return ThompsonGaussian(env.n_arms, env.std)
+
+
 REFERENCES: dict[str, Reference] = {
     "random": Reference(lambda env, n: RandomAgent(env.action_space), lambda env: True, "uniform actions"),
     "thompson": Reference(
         lambda env, n: ThompsonBernoulli(env.action_space.n_features), _bernoulli, "Thompson sampling, Beta(1, 1) prior"
     ),
     "thompson-gaussian": Reference(
-        lambda env, n: ThompsonGaussian(env.action_space.n_features, env.std),
-        _gaussian,
-        "Thompson sampling, normal prior N(1/2, 1/12), known noise",
+        _thompson_gaussian, _gaussian, "Thompson sampling, normal prior N(1/2, 1/12), known noise"
     ),
     "gittins": Reference(
         lambda env, n: GittinsBandit.of(env.action_space.n_features, n), _bernoulli, "Gittins index, near optimal"

@@ -27,8 +27,8 @@ class BanditState(eqx.Module):
 class Bandit(Env):
     """k arms whose means stay hidden; a task is the vector of means. `Trial(Bandit(), 100)` is 100 pulls.
 
-    An episode is one pull and ends by itself (`terminated`: nothing more can be earned in it). There is nothing to see,
-    the observation is a zero. `info["regret"]` is the *expected* regret of the pull: best mean − mean of the arm pulled.
+    An episode is one pull and ends by itself (`terminated`: nothing more can be earned in it). There is nothing to see:
+    the observation is a zero. `info["regret"]` is the *expected* regret of the pull, best mean − mean of its arm.
 
     Args:
         n_arms: arms; 5, 10 and 50 are published.
@@ -39,8 +39,8 @@ class Bandit(Env):
 
     Without a bias, all splits are one distribution; with it, `test` is `train`'s.
 
-    Reference: Duan et al., RL², 2016, §3.1; Laskin et al., Algorithm Distillation, ICLR 2023 (adversarial bandit); Sinii
-    et al., Headless-AD, ICML 2024 (the intervals of the biased means).
+    Reference: Duan et al., RL², 2016, §3.1; Laskin et al., Algorithm Distillation, ICLR 2023 (adversarial bandit);
+    Sinii et al., Headless-AD, ICML 2024 (the intervals of the biased means).
     """
 
     n_arms: int = eqx.field(static=True, default=10)
@@ -59,7 +59,7 @@ class Bandit(Env):
             raise ConfigError(f"std is a standard deviation above 0, not {self.std}.")
 
     @property
-    def horizon(self) -> int:  # type: ignore[override]
+    def horizon(self) -> int:  # type: ignore[misc]
         """One pull."""
         return 1
 

@@ -80,7 +80,10 @@ class GridNav(Env):
 
     def _goals(self, split: str) -> Int[np.ndarray, "goal 2"]:
         cells = [
-            (x, y) for x in range(self.size) for y in range(self.size) if x >= self.start_block or y >= self.start_block
+            (x, y)
+            for x in range(self.size)
+            for y in range(self.size)
+            if x >= self.start_block or y >= self.start_block
         ]
         far_last = sorted(cells, key=lambda cell: sum(cell))
         return split_rows(np.array(far_last, np.int32), split, self.held_out, n_ood=3)

@@ -53,9 +53,10 @@ class PointNav(Env):
         goal_radius: what counts as being there (for `sparse`, and for `info["success"]`).
         stop_within: an episode ends once both coordinates are this close to the goal; 0 never ends early.
 
-    Reference: Finn et al., MAML, 2017, §5.3 (square, action ±0.1, ends within 0.01); the four arcs come from the code of
-    Xiong et al., On the Practical Consistency of Meta-RL Algorithms, 2021; sparse: Rakelly et al., PEARL, 2019 (actions
-    ±1, moves of 0.1), with actions of ±0.05 added directly in Beck et al., Recurrent Hypernetworks, 2023.
+    Reference: Finn et al., MAML, 2017, §5.3 (square, actions of ±0.1, ends within 0.01); Xiong et al., On the Practical
+    Consistency of Meta-RL Algorithms, 2021 (public code: the four arcs). The sparse point robot is that of Rakelly et
+    al., PEARL, 2019: in VariBAD's code actions of ±1 move by a tenth, in that of Beck et al., Recurrent Hypernetworks,
+    2023, actions of ±0.05 are added as they are.
     """
 
     goals: str = eqx.field(static=True, default="circle")
@@ -130,8 +131,8 @@ class PointNav(Env):
     def optimal_return(self, task: Float[Array, "2"], n_episodes: int = 1) -> Float[Array, " episode"]:
         """Go as fast as the box of actions allows on each axis, and stop there. Exact.
 
-        Each axis is moved on its own, so after t steps its gap can be max(|g| − t·step, 0) and no less; walking so makes
-        the distance the smallest possible at *every* step, and the reward falls with the distance.
+        Each axis is moved on its own, so after t steps its gap can be max(|g| − t·step, 0) and no less. Walking so makes
+        the distance the smallest possible at *every* step, and the reward never rises with the distance.
         """
         steps = jnp.arange(1, self.horizon + 1)
         gaps = jnp.maximum(jnp.abs(task) - self.step_size * self.action_limit * steps[:, None], 0.0)
@@ -156,10 +157,10 @@ class SemicircleState(eqx.Module):
 class Semicircle(Env):
     """A cart that drives and steers inside a disc; a task is the goal's (x, y) on the upper half of the disc's rim.
 
-    It starts in the centre with a random heading. An action is (speed, turn), clipped to ±0.01 and ±2π/100, and applied
-    ten times: turn, then drive. Within 0.04 of the goal it earns 1 and is put back in the centre with a new heading (the
-    rest of the ten is lost). Positions are clipped to the disc of radius 0.2. The observation is (x, y, heading) with
-    the heading in [−π, π). The action space is the box ±1, scaled to the two limits.
+    It starts in the centre with a random heading. An action (speed, turn) in ±1 is clipped, scaled to ±0.01 and ±2π/100,
+    and applied ten times: turn, then drive. Within 0.04 of the goal it earns 1 and is put back in the centre with a new
+    heading; the rest of the ten is lost. Positions are clipped to the disc of radius 0.2. The observation is
+    (x, y, heading), the heading in [−π, π).
 
     The episode counts its own `horizon` of steps (the released code's counter never moves).
 

@@ -36,7 +36,7 @@ class TabularState(eqx.Module):
 
 
 def draw_index(u: Float[Array, ""], probabilities: Float[Array, " n"]) -> Int[Array, ""]:
-    """The category that the uniform number `u` in [0, 1) falls into. One random number, never an impossible category."""
+    """The category that the uniform number `u` in [0, 1) falls into; never an impossible one."""
     cumulative = jnp.cumsum(probabilities)
     # Scaled by the total, because float32 sums of probabilities end a little beside 1.
     return jnp.sum(cumulative <= u * cumulative[-1]).astype(jnp.int32)
@@ -135,11 +135,15 @@ class TabularMDP(Env):
     def step(
         self, key: Key[Array, ""], state: TabularState, action: Int[Array, ""], task: MDP
     ) -> tuple[TabularState, TimeStep]:
-        # One draw of two normals: the first, through the normal distribution function, is the uniform that moves.
-        normals = jax.random.normal(key, (2,))
-        u = jnp.minimum(jax.scipy.special.ndtr(normals[0]), 1.0 - 2.0**-24)
+        reward = task.rewards[state.state, action]
+        if self.reward_noise == 0:
+            u = jax.random.uniform(key)
+        else:
+            # One draw of two normals: the first, through the normal distribution function, is the uniform that moves.
+            normals = jax.random.normal(key, (2,))
+            u = jnp.minimum(jax.scipy.special.ndtr(normals[0]), 1.0 - 2.0**-24)
+            reward = reward + self.reward_noise * normals[1]
         following = draw_index(u, task.transitions[state.state, action])
-        reward = task.rewards[state.state, action] + self.reward_noise * normals[1]
         time = state.time + 1
         timestep = TimeStep.of(jax.nn.one_hot(following, self.n_states), reward, truncated=time >= self.horizon)
         return TabularState(following, time), timestep

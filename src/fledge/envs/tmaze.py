@@ -57,9 +57,8 @@ class TMaze(Env):
             (what the released code does, whatever its comment says); `up-then-down`: UP for that pattern only.
         coins: `none`; `fair`; or `latent`, +1 with probability 0.7 where the task is UP and 0.5 where it is DOWN.
         matching: the short-term task. An agent moves on, and earns 0.1, only by choosing up where the coin is +1 and
-            down where it is −1. Without it, every step moves on by itself (every action counts as right, and in the last
-            cell left counts as up and right as down), so that an episode takes `length` steps and only its last
-            decision counts.
+            down where it is −1. Without it, every step moves on by itself (every action counts as right, in the last
+            cell left counts as up and right as down): an episode takes `length` steps, and its last decision counts.
         timeout: steps after which one more step ends the episode with reward 0 (matching only).
         code: what tells the agent where in time it is: `none`, the `step` number, or a `sinusoid` of it.
         code_width: entries of the sinusoid (even), sin and cos of step / 10000^(2i/width).
@@ -67,7 +66,7 @@ class TMaze(Env):
     The cue in the first cell (T-LN) is in the first observation of each episode. Our tokens carry it; an agent that
     memorises transitions only, as in the released code, never sees it: hence the P1 mazes.
 
-    Reference: Beck et al., AMRL, ICLR 2020 (T-L, T-LN, T-LO, T-LS); Beck et al., SplAgger, RLC 2024 (P1, Agree, Latent).
+    Reference: Beck et al., AMRL, ICLR 2020 (T-L, T-LN, T-LO, T-LS); Beck et al., SplAgger, RLC 2024 (the others).
     """
 
     length: int = eqx.field(static=True, default=100)
@@ -100,7 +99,7 @@ class TMaze(Env):
             raise ConfigError(f"code_width is an even number of at least 2, not {self.code_width}.")
 
     @property
-    def horizon(self) -> int:  # type: ignore[override]
+    def horizon(self) -> int:  # type: ignore[misc]
         """Steps of the forced walk; with matching, the timeout and the step that finds it has passed."""
         return self.timeout + 1 if self.matching else self.length
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from fledge.core.errors import ConfigError
 from fledge.envs.pointnav import PointNav, Semicircle
 
@@ -16,7 +17,7 @@ SPARSE = PointNav("upper", reward="sparse", action_limit=0.05, step_size=1.0)
 
 @jax.jit
 def walk(env, task, gain, push, heading=0.0):
-    """The time steps of an episode whose actions are gain · (task − where it is) + push (clipped by the environment)."""
+    """The time steps of an episode whose actions are gain · (task − position) + push, clipped by the environment."""
     state, first = env.reset(jax.random.key(0), task)
     if isinstance(env, Semicircle):
         state = eqx.tree_at(lambda s: s.pose, state, jnp.zeros(3).at[2].set(heading))

@@ -1,4 +1,4 @@
-"""The rows of the families off the grid: each one builds, and runs under jit, vmap and scan."""
+"""The rows of the families off the grid: each one builds, and one of each kind runs under jit, vmap and scan."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from fledge.envs.rows_rest import ROWS
 from fledge.envs.trial import Trial
 
@@ -22,6 +23,17 @@ def test__rows__have_names_of_their_own():
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test__row__builds_a_family_that_describes_its_tasks(row):
+    env = build(row[1], row[2])
+    task = env.sample(jax.random.key(0), "ood")
+    assert env.describe(task)
+    assert env.task_vector(task).ndim == 1
+
+
+WALKED = [row for row in ROWS if row[0] in ("bandit-gaussian", "mdp", "t-lso", "point-nav-square", "semicircle")]
+
+
+@pytest.mark.parametrize("row", WALKED, ids=[row[0] for row in WALKED])
 def test__family__two_random_episodes__end_when_promised_inside_the_observation_space(row):
     env = build(row[1], row[2])
     trial = Trial(env, 2)

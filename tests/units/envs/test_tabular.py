@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from fledge.core.errors import ConfigError
 from fledge.envs.tabular import (
     TabularMDP,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from fledge.core.errors import ConfigError
 from fledge.envs.tmaze import DOWN, LEFT, RIGHT, UP, TMaze
 from fledge.envs.trial import Trial
