@@ -23,7 +23,8 @@ def split_rows(
     Raises:
         ConfigError: `split` is not one of train, test and ood.
     """
-    known_split(split)
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
     if held_out == 0:
         return rows
     n_inside = len(rows) - n_ood
