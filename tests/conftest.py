@@ -1,2 +1,3 @@
 from jaxtyping import install_import_hook
+
 install_import_hook("fledge", "beartype.beartype")

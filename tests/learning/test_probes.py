@@ -63,7 +63,9 @@ def test_the_best_action_is_found_where_the_task_is_shown():
 
 def test_values_bootstrap_through_an_inner_episode_end():
     # Two episodes of one step, reward 1 each: V_0 = 1 + γ, although the first episode terminated.
-    np.testing.assert_allclose(values(*train(Probe("constant", 1), n_episodes=2, kind="rl2"), 2)[:, 0], [1.5, 1.0], atol=0.08)
+    np.testing.assert_allclose(
+        values(*train(Probe("constant", 1), n_episodes=2, kind="rl2"), 2)[:, 0], [1.5, 1.0], atol=0.08
+    )
 
 
 def test_a_time_limit_is_bootstrapped_through_only_when_asked():

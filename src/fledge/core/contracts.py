@@ -4,8 +4,6 @@ Every class here is abstract; every class elsewhere that keeps one is final (twe
 Nothing has a batch axis unless the signature says so: batch with `jax.vmap`.
 """
 
-
-
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation for agents with memory (Schulman et al. 2017; settings of VariBAD and its successors)."""
+"""Proximal policy optimisation for agents with memory (Schulman et al. 2017, with the settings of VariBAD)."""
 
 from __future__ import annotations
 

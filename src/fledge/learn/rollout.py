@@ -168,9 +168,7 @@ def _empty_episodes(agent: Agent, trial: Trial, state: RolloutState, n_envs: int
         return None
     key = jax.random.key(0)
     noise = jax.eval_shape(jax.vmap(agent.sample_noise), jax.random.split(key, n_envs))
-    shapes = jax.eval_shape(
-        lambda s, k, e: step(agent, trial, s, k, e), state, jax.random.split(key, n_envs), noise
-    )
+    shapes = jax.eval_shape(lambda s, k, e: step(agent, trial, s, k, e), state, jax.random.split(key, n_envs), noise)
     happened = Trajectory(state.token, shapes[1], shapes[2])
     steps = jax.tree.map(lambda leaf: jnp.zeros((trial.env.horizon, *leaf.shape), leaf.dtype), happened)
     return Episodes(steps, jnp.zeros(n_envs, jnp.int32))
