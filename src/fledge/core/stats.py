@@ -9,14 +9,15 @@ Reference: Agarwal et al., Deep Reinforcement Learning at the Edge of the Statis
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 from fledge.core.errors import ConfigError, DataError, ShapeError
 
-Scores = Float[np.ndarray, "seed task *x"]
+Scores = Num[np.ndarray, "..."]
+"""Of shape (seed, task, *x); `check_scores` says what is wrong with anything else."""
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Anything that reduces the first two axes (seed, task) and leaves the others; NaN is left out."""
 
@@ -36,7 +37,7 @@ class Estimate(NamedTuple):
     """Tasks with at least one score."""
 
 
-def iqm(scores: Scores) -> Float[np.ndarray, "*x"]:
+def iqm(scores: Num[np.ndarray, "seed task *x"]) -> Float[np.ndarray, "*x"]:
     """The interquartile mean over seeds and tasks together: the mean of the middle half.
 
     A quarter of the n scores that are there (rounded down) is dropped at either end, as
@@ -52,22 +53,22 @@ def iqm(scores: Scores) -> Float[np.ndarray, "*x"]:
     return _divide(np.sum(np.where(middle, pooled, 0.0), axis=0), n - 2 * cut)
 
 
-def mean(scores: Scores) -> Float[np.ndarray, "*x"]:
+def mean(scores: Num[np.ndarray, "seed task *x"]) -> Float[np.ndarray, "*x"]:
     """The plain mean over seeds and tasks."""
     return _mean(_pool(scores))
 
 
-def median(scores: Scores) -> Float[np.ndarray, "*x"]:
+def median(scores: Num[np.ndarray, "seed task *x"]) -> Float[np.ndarray, "*x"]:
     """The median over tasks of the mean over seeds (the field's convention)."""
     ranked = np.sort(_mean(np.asarray(scores, float)), axis=0)
     n = np.sum(~np.isnan(ranked), axis=0)
     middle = (np.maximum(n - 1, 0) // 2, n // 2)
-    return np.mean([np.take_along_axis(ranked, rank[None], axis=0)[0] for rank in middle], axis=0)
+    return np.asarray(np.mean([np.take_along_axis(ranked, rank[None], axis=0)[0] for rank in middle], axis=0))
 
 
-def optimality_gap(scores: Scores, target: float) -> Float[np.ndarray, "*x"]:
+def optimality_gap(scores: Num[np.ndarray, "seed task *x"], target: float) -> Float[np.ndarray, "*x"]:
     """How far scores fall short of `target` on average; scores beyond it count as reaching it. Lower is better."""
-    return target - mean(np.minimum(np.asarray(scores, float), target))
+    return np.asarray(target - mean(np.minimum(np.asarray(scores, float), target)))
 
 
 def bootstrap(
@@ -120,17 +121,17 @@ def bootstrap(
 
 
 def probability_of_improvement(
-    x: Float[np.ndarray, "seed_x task"],
-    y: Float[np.ndarray, "seed_y task"],
+    x: Scores,
+    y: Scores,
     *,
     n_resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """P(X > Y): how often a random run of X beats a random run of Y on the same task, ties counting one half.
+    """P(X > Y): how often a random run of X (seed, task) beats one of Y (seed, task) on the same task.
 
-    The mean over tasks of the Mann-Whitney statistic; the interval resamples the seeds of both within each task.
-    Tasks that only one of them has are left out.
+    The mean over tasks of the Mann-Whitney statistic (ties count one half); the interval resamples the
+    seeds of both within each task. Tasks that only one of them has are left out.
 
     Raises:
         ShapeError: the two have different numbers of tasks.
@@ -154,7 +155,7 @@ def probability_of_improvement(
     wins = (x[:, None] > y[None]) + 0.5 * (x[:, None] == y[None])  # (seed_x, seed_y, task); 0 where either is missing
 
     def score(share_x: np.ndarray, share_y: np.ndarray) -> np.ndarray:
-        return np.einsum("...ti,ijt,...tj->...t", share_x, wins, share_y, optimize=True).mean(axis=-1)
+        return np.asarray(np.einsum("...ti,ijt,...tj->...t", share_x, wins, share_y, optimize=True).mean(axis=-1))
 
     even = [(there / there.sum(axis=0)).T for there in (there_x, there_y)]
     counts = [there.sum(axis=0) for there in (there_x, there_y)]
@@ -168,7 +169,7 @@ def probability_of_improvement(
 
 
 def performance_profile(
-    scores: Float[np.ndarray, "seed task"], thresholds: Float[np.ndarray, " threshold"], *, n_resamples: int = 2000
+    scores: Scores, thresholds: Num[np.ndarray, " threshold"], *, n_resamples: int = 2000
 ) -> Estimate:
     """The fraction of runs (seed, task) that score above each threshold, with its interval: shape (threshold,).
 
@@ -181,7 +182,7 @@ def performance_profile(
     return bootstrap(above, mean, n_resamples=n_resamples)
 
 
-def check_scores(scores: Scores) -> Scores:
+def check_scores(scores: Scores) -> Float[np.ndarray, "seed task *x"]:
     """The scores as doubles, or an error that says what is wrong with them."""
     scores = np.asarray(scores, float)
     if scores.ndim < 2 or 0 in scores.shape:
@@ -202,7 +203,7 @@ def _check_options(n_resamples: int, level: float) -> None:
         raise ConfigError(f"n_resamples must be 1 or more (2000 is usual), not {n_resamples}.")
 
 
-def _pool(scores: Scores) -> Float[np.ndarray, "run *x"]:
+def _pool(scores: Num[np.ndarray, "seed task *x"]) -> Float[np.ndarray, "run *x"]:
     scores = np.asarray(scores, float)
     return scores.reshape((-1, *scores.shape[2:]))
 
@@ -213,17 +214,18 @@ def _mean(values: Float[np.ndarray, "run *x"]) -> Float[np.ndarray, "*x"]:
     return _divide(np.sum(np.where(there, values, 0.0), axis=0), np.sum(there, axis=0))
 
 
-def _divide(total: np.ndarray, n: np.ndarray) -> np.ndarray:
-    return np.divide(total, n, out=np.full(np.shape(total), np.nan), where=np.asarray(n) > 0)
+def _divide(total: Any, n: Any) -> np.ndarray:
+    """total / n as an array, NaN where n is 0."""
+    return np.asarray(total / np.where(n > 0, n, np.nan))
 
 
 def _resample(
     rng: np.random.Generator,
-    scores: Scores,
+    scores: Float[np.ndarray, "seed task *x"],
     there: Bool[np.ndarray, "seed task"],
     n_resamples: int,
     whole_seeds: bool,
-) -> Float[np.ndarray, "seed task resample *x"]:
+) -> Float[np.ndarray, "drawn task resample *x"]:
     """Scores with the seeds of each task drawn anew; as many as were there, the rest NaN."""
     n_seeds, n_tasks = there.shape
     if whole_seeds:
@@ -244,7 +246,9 @@ def _resample(
     return drawn
 
 
-def _deviations(scores: Scores, there: Bool[np.ndarray, "seed task"]) -> Float[np.ndarray, "run *x"]:
+def _deviations(
+    scores: Float[np.ndarray, "seed task *x"], there: Bool[np.ndarray, "seed task"]
+) -> Float[np.ndarray, "run *x"]:
     """Scores minus their task's mean, for tasks with two seeds or more, scaled to the spread of one new seed."""
     n = there.sum(axis=0)
     centre = _mean(scores)
@@ -256,5 +260,5 @@ def _bounds(drawn: Float[np.ndarray, "resample *x"], level: float) -> tuple[np.n
     """The percentile interval; resamples in which nothing was left (NaN) do not count."""
     empty = np.isnan(drawn).all(axis=0)
     quantiles = np.nanquantile(np.where(empty, 0.0, drawn), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    lo, hi = np.where(empty, np.nan, quantiles)
-    return lo, hi
+    quantiles = np.where(empty, np.nan, quantiles)
+    return np.asarray(quantiles[0]), np.asarray(quantiles[1])

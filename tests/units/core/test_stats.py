@@ -234,7 +234,7 @@ def test__bootstrap__infinite_score__names_the_place():
         bootstrap(np.array([[1.0], [np.inf]]))
 
 
-@pytest.mark.parametrize("options", [{"level": 95}, {"n_resamples": 0}])
+@pytest.mark.parametrize("options", [{"level": 95.0}, {"n_resamples": 0}])
 def test__bootstrap__senseless_option__is_refused_by_name(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         bootstrap(np.ones((2, 2)), **options)
