@@ -12,7 +12,7 @@ from fledge.core import stats
 from fledge.core.records import check_metric
 from fledge.core.stats import Estimate
 from fledge.report.style import INK, MUTED, REFERENCE_DASHES, SERIES, Drawn, canvas, plain_axes, spread, to_svg
-from fledge.report.summarise import OPTIMUM, Line, Panel
+from fledge.report.summarise import OPTIMUM, Line, Panel, said
 
 _HEIGHT, _PLOT_WIDTH = 3.7, 5.6  # inches
 _CHAR = 0.088  # inches that one character of a label takes at most
@@ -29,9 +29,7 @@ def draw_curves(panel: Panel, name: str) -> Drawn:
     svg = _draw(drawn, _axis(panel.x_unit), _metric_axis(panel.metric), panel.x_unit == "episode", panel.x_unit)
     rows = [row for line, xs, estimate in drawn for row in _rows(line.label, xs, panel.x_unit, estimate)]
     title = (
-        f"Learning curve: {panel.metric}"
-        if learning
-        else f"Adaptation on {panel.split} tasks: {panel.metric.replace('_', ', ')}"
+        f"Learning curve: {panel.metric}" if learning else f"Adaptation on {panel.split} tasks: {said(panel.metric)}"
     )
     caption = (
         f"{meaning.about[0].upper()}{meaning.about[1:]}. Line: interquartile mean over "
@@ -56,7 +54,7 @@ def draw_profile(panel: Panel, name: str) -> Drawn:
         for line, scores in zip(lines, finals, strict=True)
         if not np.isnan(scores).all()
     ]
-    what = f"{panel.metric.replace('_', ', ')} in {panel.x_unit.replace('_', ' ')} {panel.lines[0].xs[-1]:g}"
+    what = f"{said(panel.metric)} in {panel.x_unit.replace('_', ' ')} {panel.lines[0].xs[-1]:g}"
     svg = _draw(drawn, f"threshold τ of {what}", "share of runs above τ", False, "tau")
     rows = [row for line, xs, estimate in drawn for row in _rows(line.label, xs, panel.metric, estimate)]
     caption = (
@@ -78,7 +76,7 @@ def _axis(unit: str) -> str:
 
 def _metric_axis(metric: str) -> str:
     unit = check_metric(metric).unit
-    return metric.replace("_", ", ") + (f" ({unit})" if unit not in ("", "reward") else "")
+    return said(metric) + (f" ({unit})" if unit not in ("", "reward") else "")
 
 
 def _draw(

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 import fledge
@@ -16,7 +17,7 @@ from fledge.report.figures import draw_curves, draw_profile
 from fledge.report.paths import choose, draw_walks
 from fledge.report.read import Run, read_runs
 from fledge.report.style import COLOURS, Drawn, variable
-from fledge.report.summarise import Panel, adaptation, changes, duels, interval, learning, sentences, show
+from fledge.report.summarise import Panel, adaptation, changes, duels, interval, learning, said, sentences, show
 
 _TEMPLATE = "report.html.j2"
 
@@ -46,13 +47,12 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
 
 def draw_all(runs: Sequence[Run], panels: Sequence[Panel]) -> list[Drawn]:
-    """Every figure that the runs have data for: paths, adaptation, profile, learning."""
-    figures = []
+    """Every figure that the runs have data for: adaptation, paths, profile, learning."""
+    figures = [draw_curves(panel, f"curve-{i}") for i, panel in enumerate(panels, 1)]
     for i, run in enumerate(runs, 1):
-        trials = choose(run.paths, run.name)
-        if any(trial.episodes for trial in trials):
-            figures.append(draw_walks([t for t in trials if t.episodes], f"paths-{i}", run.label))
-    figures += [draw_curves(panel, f"curve-{i}") for i, panel in enumerate(panels, 1)]
+        trials = [trial for trial in choose(run.paths, run.name) if trial.episodes]
+        if trials:
+            figures.append(draw_walks(trials, f"paths-{i}", run.label))
     profiled = [panel for panel in panels if panel.x_unit != "env_step"][:1]
     figures += [draw_profile(panel, "profile") for panel in profiled]
     figures += [draw_curves(panel, f"learning-{i}") for i, panel in enumerate(learning(runs), 1)]
@@ -62,16 +62,24 @@ def draw_all(runs: Sequence[Run], panels: Sequence[Panel]) -> list[Drawn]:
 def _render(runs: Sequence[Run], panels: Sequence[Panel], figures: Sequence[Drawn], beside: str) -> str:
     source = resources.files("fledge.report").joinpath("templates", _TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"show": _cell, "interval": interval, "unit": lambda text: text.replace("_", " ")}
-    table = changes(panels)
+    environment.filters |= {
+        "show": _cell,
+        "interval": interval,
+        "said": said,
+        "unit": lambda text: text.replace("_", " "),
+    }
+    table, matches = changes(panels), duels(panels)
+    adapted = [panel for panel in panels if panel.x_unit != "env_step"]
     return environment.from_string(source).render(
         title=" · ".join(run.label for run in runs),
         runs=runs,
-        sentences=sentences(table),
-        changes=table,
-        panels=[panel for panel in panels if panel.x_unit != "env_step" and len(panel.lines[0].xs) <= 12],
+        sentences=sentences(adapted, table),
+        sections=[
+            (panel, [row for row in table if row.of(panel)], [duel for duel in matches if duel.of(panel)])
+            for panel in adapted
+        ],
+        spots=_spots,
         point=_point,
-        duels=duels(panels),
         figures=figures,
         download=_download,
         beside=beside,
@@ -80,6 +88,12 @@ def _render(runs: Sequence[Run], panels: Sequence[Panel], figures: Sequence[Draw
         dark="; ".join(f"{variable(colour)}: {dark}" for colour, dark in COLOURS.items()),
         version=fledge.__version__,
     )
+
+
+def _spots(panel: Panel) -> list[float]:
+    """The x of a table's columns: all of them, or eight spread over them."""
+    xs = np.unique(np.concatenate([line.xs for line in panel.lines]))
+    return xs[np.unique(np.linspace(0, len(xs) - 1, min(len(xs), 8)).round().astype(int))].tolist()
 
 
 def _point(line: Any, x: float) -> str:

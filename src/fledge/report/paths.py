@@ -52,7 +52,7 @@ def draw_walks(trials: Sequence[WalkedTrial], name: str, label: str) -> Drawn:
             walk = trial.episodes[k]
             (_walk_grid if trial.scene["kind"] == "grid" else _walk_plane)(axes, walk)
             _draw_marks(axes, trial.scene)
-            axes.set_title(f"episode {k + 1}:  {show(walk.total)}", fontsize=10, color=INK, pad=4)
+            axes.set_title(f"episode {k + 1}: return {show(walk.total)}", fontsize=9, color=INK, pad=4)
             if j == 0:
                 axes.set_ylabel(trial.task, fontsize=9.5, color=INK, labelpad=5)
             rows += _rows(trial, k, walk)
@@ -107,7 +107,7 @@ def _draw_marks(axes: Axes, scene: Scene) -> None:
         else:
             corner = (at[0] - 0.5, at[1] - 0.5)
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=_GOAL, alpha=0.25, edgecolor="none", zorder=1))
-        axes.plot(*at, marker="*", markersize=1.5 * size, color=_GOAL, markeredgewidth=0, zorder=2)
+        axes.plot(*at, marker="*", markersize=1.35 * size, color=_GOAL, markeredgewidth=0, zorder=2)
     axes.plot(*scene["start"], marker="s", markersize=size, color="none", markeredgecolor=INK, zorder=5)
 
 
@@ -115,13 +115,18 @@ def _walk_grid(axes: Axes, walk: WalkedEpisode) -> None:
     moved, times = _lanes(walk.positions)
     n = max(1, len(walk.positions) - 1)
     if len(moved):
+        _end(axes, moved[-1, 1], times[-1] / n)
         joints = np.stack([moved[:-1, 1], moved[1:, 0]], axis=1)
-        axes.add_collection(LineCollection(list(joints), colors=TIME(times[1:] / n), linewidths=1.8, zorder=3))
-        axes.add_collection(LineCollection(list(moved), colors=TIME(times / n), linewidths=1.8, zorder=3))
+        axes.add_collection(
+            LineCollection(list(joints), colors=TIME(times[1:] / n), linewidths=1.8, capstyle="round", zorder=3)
+        )
+        axes.add_collection(
+            LineCollection(list(moved), colors=TIME(times / n), linewidths=1.8, capstyle="round", zorder=3)
+        )
         _arrows(axes, moved.mean(axis=1), moved[:, 1] - moved[:, 0], times / n)
     stays = Counter(tuple(p) for p, q in zip(walk.positions, walk.positions[1:], strict=False) if (p == q).all())
     for (x, y), count in stays.items():
-        axes.text(x + 0.44, y - 0.44, f"×{count}", fontsize=8, color=INK, ha="right", va="bottom", zorder=6)
+        axes.text(x - 0.45, y + 0.47, f"×{count}", fontsize=7.5, color=INK, ha="left", va="top", zorder=6)
 
 
 def _lanes(positions: Float[np.ndarray, "visit 2"]) -> tuple[Float[np.ndarray, "move 2 2"], Float[np.ndarray, " move"]]:
@@ -145,9 +150,15 @@ def _walk_plane(axes: Axes, walk: WalkedEpisode) -> None:
     if not len(segments):
         return
     time = np.arange(len(segments)) / len(segments)
-    axes.add_collection(LineCollection(list(segments), colors=TIME(time), linewidths=1.8, zorder=3))
+    axes.add_collection(LineCollection(list(segments), colors=TIME(time), linewidths=1.8, capstyle="round", zorder=3))
+    _end(axes, walk.positions[-1], 1.0)
     some = np.array(_evenly(len(segments), 7)[1:], int)
     _arrows(axes, segments[some].mean(axis=1), segments[some, 1] - segments[some, 0], time[some])
+
+
+def _end(axes: Axes, at: Float[np.ndarray, "2"], time: float) -> None:
+    """A dot where the path ends."""
+    axes.plot(*at, marker="o", markersize=4.5, color=TIME(time), markeredgewidth=0, zorder=4)
 
 
 def _arrows(
@@ -158,7 +169,7 @@ def _arrows(
     for angle in np.unique(angles):
         here = angles == angle
         marker = (3, 0, float(angle) - 90)
-        axes.scatter(*at[here].T, marker=marker, s=22, c=TIME(time[here]), linewidths=0, zorder=4)
+        axes.scatter(*at[here].T, marker=marker, s=34, c=TIME(time[here]), linewidths=0, zorder=4)
 
 
 def _legend(axes: Axes, width: float) -> None:

@@ -51,7 +51,9 @@ class Drawn:
     def inline(self) -> str:
         """The SVG for a page: colours are CSS variables, and its ids belong to this figure alone."""
         svg = self.svg[self.svg.index("<svg") :]
-        svg = re.sub(r'\s(xmlns(:\w+)?|width|height|version)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
+        svg = (
+            re.sub(r'\s(xmlns(:\w+)?|width|height|version)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
+        )
         svg = svg.replace("<svg", f'<svg role="img" aria-label="{_attribute(self.title)}"', 1)
         svg = re.sub(r'\bid="', f'id="{self.name}-', svg)
         svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{self.name}-", svg)

@@ -70,6 +70,10 @@ class Change:
     last_whole: Estimate
     """The last value with whole seeds (training runs) resampled, all tasks of one together."""
 
+    def of(self, panel: Panel) -> bool:
+        """Whether it was measured on this panel."""
+        return (self.split, self.metric, self.x_unit) == (panel.split, panel.metric, panel.x_unit)
+
 
 @dataclass(frozen=True)
 class Duel:
@@ -82,6 +86,10 @@ class Duel:
     better: str
     other: str
     probability: Estimate
+
+    def of(self, panel: Panel) -> bool:
+        """Whether it was measured on this panel."""
+        return (self.split, self.metric, self.x_unit) == (panel.split, panel.metric, panel.x_unit)
 
 
 def adaptation(runs: Sequence[Run]) -> list[Panel]:
@@ -165,7 +173,7 @@ def changes(panels: Sequence[Panel]) -> list[Change]:
     table = []
     for panel in panels:
         for line in panel.lines:
-            if len(line.xs) < 2 or panel.x_unit == "env_step":
+            if len(line.xs) < 2 or line.label == OPTIMUM or panel.x_unit == "env_step":
                 continue
             ends = line.cube.scores[..., [0, -1]]
             first, last = (_at(line.estimate, k) for k in (0, -1))
@@ -206,34 +214,52 @@ def _at(estimate: Estimate, k: int) -> Estimate:
     return estimate._replace(**{name: np.asarray(getattr(estimate, name)[k]) for name in ("value", "lo", "hi")})
 
 
-def sentences(table: Sequence[Change]) -> list[str]:
-    """The result in plain words: one sentence for each run, on the first split and metric that were measured."""
-    runs = [row for row in table if row.series is not None]
-    if not runs:
-        return []
-    key = (runs[0].split, runs[0].metric, runs[0].x_unit)
-    rows = [row for row in table if (row.split, row.metric, row.x_unit) == key]
-    best = "".join(f" The optimum is {show(float(row.last.value))}." for row in rows if row.label == OPTIMUM)
-    return [_sentence(row) + best for row in rows if row.series is not None]
+def sentences(panels: Sequence[Panel], table: Sequence[Change]) -> list[str]:
+    """The result in plain words: a sentence for each run on the first panel that has any, and what its numbers are."""
+    for panel in panels:
+        rows = [row for row in table if row.of(panel) and row.series is not None]
+        if rows:
+            return [_sentence(row) for row in rows] + [_what(panel)]
+    return []
 
 
 def _sentence(row: Change) -> str:
     unit = row.x_unit.replace("_", " ")
-    seeds = f"{row.last.n_seeds} seed{'s' * (row.last.n_seeds != 1)}"
-    tasks = f"{row.last.n_tasks} task{'s' * (row.last.n_tasks != 1)}"
     return (
         f"On {row.split} tasks, {row.label} goes from {interval(row.first)} in {unit} {row.first_x:g} "
-        f"to {interval(row.last)} in {unit} {row.last_x:g} "
-        f"({row.metric.replace('_', ', ')}; interquartile mean, 95 % interval, {seeds}, {tasks})."
+        f"to {interval(row.last)} in {unit} {row.last_x:g}."
     )
 
 
+def _what(panel: Panel) -> str:
+    seeds, tasks = (sorted({getattr(line.estimate, n) for line in panel.runs}) for n in ("n_seeds", "n_tasks"))
+    best = [float(line.estimate.value[-1]) for line in panel.lines if line.label == OPTIMUM]
+    return (
+        f"The numbers are {said(panel.metric)}: interquartile mean with 95 % interval over "
+        f"{_count(seeds, 'seed')} and {_count(tasks, 'task')}." + (f" The optimum is {show(best[0])}." if best else "")
+    )
+
+
+def _count(numbers: Sequence[int], what: str) -> str:
+    text = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    return f"{text} {what}" + ("" if numbers[-1] == 1 else "s")
+
+
+def said(metric: str) -> str:
+    """A metric's name for people: `return_greedy` is "return (greedy actions)"."""
+    return f"{metric.removesuffix('_greedy')} (greedy actions)" if metric.endswith("_greedy") else metric
+
+
 def interval(estimate: Estimate) -> str:
-    """ "10.6 [10.2, 11.0]", or the value alone where there is no interval."""
+    """A value with its bounds, such as 10.6 [10.2, 11.0]; alone where nothing was uncertain, or nothing is known."""
     value, lo, hi = (float(getattr(estimate, name)) for name in ("value", "lo", "hi"))
     if np.isnan(value):
         return "–"
-    return show(value) if np.isnan(lo) else f"{show(value)} [{show(lo)}, {show(hi)}]"
+    return (
+        show(value)
+        if np.isnan(lo) or np.allclose([lo, hi], value, rtol=1e-9, atol=1e-12)
+        else f"{show(value)} [{show(lo)}, {show(hi)}]"
+    )
 
 
 def show(value: float) -> str:

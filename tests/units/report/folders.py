@@ -24,32 +24,30 @@ MOVES = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
 HORIZON = 15
 
 
-def walk(goal: tuple[int, int], rng: np.random.Generator, *, straight: bool) -> WalkedEpisode:
-    """A GridNavi episode: straight to the goal, or a search that may pass it by chance; then it stays."""
+def walk(goal: tuple[int, int], visits: np.ndarray, rng: np.random.Generator, *, straight: bool) -> WalkedEpisode:
+    """A GridNavi episode: straight to the goal, or to the neighbour visited least in this trial; on it, stay."""
     at = np.array([0, 0])
     positions, rewards = [at], []
-    last = np.array([0, 0])
     for _ in range(HORIZON):
-        if (at == goal).all():
-            move = np.array([0, 0])
-        elif straight:
-            move = np.array([1, 0]) if at[0] < goal[0] else np.array([0, 1])
+        if straight or tuple(at) == goal:
+            move = np.sign([goal[0] - at[0], 0 if at[0] != goal[0] else goal[1] - at[1]])
         else:
-            options = [m for m in MOVES if (0 <= at + m).all() and (at + m <= 4).all()]
-            fresh = [m for m in options if not any((at + m == p).all() for p in positions)] or options
-            move = last if any((last == m).all() for m in fresh) and rng.random() < 0.6 else fresh[rng.integers(len(fresh))]
-        last, at = move, at + move
+            options = [m for m in MOVES if (at + m >= 0).all() and (at + m <= 4).all()]
+            move = min(options, key=lambda m: visits[tuple(at + m)] + 0.5 * rng.random())
+        at = at + move
+        visits[tuple(at)] += 1
         positions.append(at)
-        rewards.append(1.0 if (at == goal).all() else -0.1)
+        rewards.append(1.0 if tuple(at) == goal else -0.1)
     return WalkedEpisode(np.array(positions, float), np.array(rewards))
 
 
 def gridnav_trial(goal: tuple[int, int], rng: np.random.Generator, skill: float, n_episodes: int = 4) -> WalkedTrial:
-    """A search first; then straight to the goal, if it was found (or with luck)."""
+    """A search first; then straight to the goal, if it was found and the agent remembers."""
     episodes: list[WalkedEpisode] = []
+    visits = np.zeros((5, 5))
     for _ in range(n_episodes):
         found = any(episode.rewards.max() > 0 for episode in episodes)
-        episodes.append(walk(goal, rng, straight=found and rng.random() < skill))
+        episodes.append(walk(goal, visits, rng, straight=found and rng.random() < skill))
     scene = {
         "kind": "grid",
         "width": 5,
@@ -95,7 +93,9 @@ def gridnav_folder(
             values = {"return/trial": level, "loss/total": 1 / (1 + update), "speed/steps_per_s": 3e5}
             lines.append(metrics_line(update, update * 16384, s, values))
     append_metrics(folder / "metrics.jsonl", lines)
-    write_text(folder / "config.toml", f'name = "{name}"\nscale = "laptop"\n[ppo]\ndiscount = 0.95\ngae_lambda = 0.95\n')
+    write_text(
+        folder / "config.toml", f'name = "{name}"\nscale = "laptop"\n[ppo]\ndiscount = 0.95\ngae_lambda = 0.95\n'
+    )
     record = RunRecord(
         recipe=name,
         command=f"fledge run {name} --scale laptop --seeds {seeds}",
@@ -116,10 +116,13 @@ def plane_trial(rng: np.random.Generator) -> WalkedTrial:
     """A point robot that circles once and then goes straight."""
     goal = np.array([np.cos(0.9), np.sin(0.9)])
     angles = np.linspace(0, 2.4, 20)
-    search = np.concatenate([[[0, 0]], np.stack([np.cos(angles), np.sin(angles)], -1) * np.minimum(1, angles * 2)[:, None]])
+    search = np.concatenate(
+        [[[0, 0]], np.stack([np.cos(angles), np.sin(angles)], -1) * np.minimum(1, angles * 2)[:, None]]
+    )
     straight = np.concatenate([np.linspace(0, 1, 8)[:, None] * goal, np.repeat(goal[None], 12, 0)])
     episodes = tuple(
-        WalkedEpisode(p + 0.01 * rng.normal(size=p.shape), -np.linalg.norm(p[1:] - goal, axis=1)) for p in (search, straight)
+        WalkedEpisode(p + 0.01 * rng.normal(size=p.shape), -np.linalg.norm(p[1:] - goal, axis=1))
+        for p in (search, straight)
     )
     scene = {
         "kind": "plane",
