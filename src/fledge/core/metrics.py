@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -106,7 +106,7 @@ class Metrics:
         return len(self.update)
 
 
-def metrics_line(update: int, env_steps: int, seed: int, values: Mapping[str, float]) -> str:
+def metrics_line(update: int, env_steps: int, seed: int, values: Mapping[str, SupportsFloat]) -> str:
     """One line of metrics.jsonl, its names checked.
 
     Raises:

@@ -261,15 +261,15 @@ def test_the_optimum_is_dashed(runs_folder):
 
 def test_missing_seeds_widen_the_band(tmp_path):
     rng = np.random.default_rng(0)
-    columns = {"split": "test", "adapt": "default", "task": "t", "x_unit": "label", "metric": "spearman"}
-    seed, x = (part.ravel() for part in np.mgrid[:6, :40])
-    curves = Curves.of(recipe=tmp_path.name, seed=seed, x=x, value=rng.normal(size=240), **columns)
+    columns = {"split": "test", "adapt": "default", "x_unit": "label", "metric": "spearman"}
+    seed, task, x = (part.ravel() for part in np.mgrid[:6, :5, :20])
+    curves = Curves.of(recipe=tmp_path.name, seed=seed, task=task, x=x, value=rng.normal(size=600), **columns)
     widths = []
     for kept in (curves, curves.take(curves.seed < 3)):
         write_curves(tmp_path / "curves.csv", kept)
         (panel,) = adaptation(read_runs([tmp_path]))
         widths.append(np.mean(panel.lines[0].estimate.hi - panel.lines[0].estimate.lo))
-    assert widths[1] > 1.2 * widths[0]
+    assert widths[1] > 1.1 * widths[0]
 
 
 def test_a_missing_seed_is_noted(copy_of_a):
@@ -357,9 +357,9 @@ def test_the_profile_falls_from_one_to_nought(runs_folder):
     assert (values[0], values[-1]) == (1, 0)
 
 
-@pytest.mark.parametrize("wanted", [[0, 0, 0, 0], [0.9, 1, 1, 0.95], [0, 0.5, 1], [1, 0.99, 0]])
+@pytest.mark.parametrize("wanted", [[0.0, 0.0, 0.0, 0.0], [0.9, 1.0, 1.0, 0.95], [0.0, 0.5, 1.0], [1.0, 0.99, 0.0]])
 def test_labels_are_moved_apart_in_order_and_stay_inside(wanted):
-    places = spread(wanted, 0.1, 0, 1)
+    places = spread(wanted, 0.1, 0.0, 1.0)
     assert np.all(np.diff(np.sort(places)) >= 0.099)
     assert places.min() >= -0.001
     assert places.max() <= 1.001
