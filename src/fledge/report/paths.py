@@ -60,11 +60,12 @@ def draw_walks(trials: Sequence[WalkedTrial], name: str, label: str) -> Drawn:
                 axes.set_ylabel(trial.task, fontsize=9.5, color=INK, labelpad=5)
             rows += _rows(trial, k, walk)
     _legend(figure.add_axes((0, 0, 1, 0.42 / height)), width)
+    grid = any(trial.scene["kind"] == "grid" for trial in trials)
     caption = (
         "One row for a task, its episodes from left to right, each titled with its return. Colour runs from the "
-        "episode's first step to its last; moves along the same edge are drawn side by side; ×n counts steps spent in "
-        f"place. {'Most likely' if trials[0].greedy else 'Sampled'} actions, {trials[0].split} tasks, "
-        f"seed {trials[0].seed}."
+        "episode's first step to its last"
+        + ("; moves along one edge are drawn side by side; ×n counts steps spent in place. " if grid else ". ")
+        + f"{'Most likely' if trials[0].greedy else 'Sampled'} actions, {trials[0].split} tasks, seed {trials[0].seed}."
     )
     return Drawn(name, f"Walked paths: {label}", caption, to_svg(figure), WALK_COLUMNS, rows)
 

@@ -251,12 +251,11 @@ def test_three_runs_are_compared_in_pairs_and_share_one_reference(runs_folder):
     assert ("rl2-gridnav", "varibad-gridnav") in pairs
 
 
-def test_the_optimum_is_dashed(runs_folder):
+def test_the_optimum_is_dashed_and_the_run_is_not(runs_folder):
     (panel,) = adaptation(read_runs([runs_folder / "a"]))
-    assert re.search(
-        r"stroke-dasharray[^\"]*#1c2127|#1c2127[^\"]*stroke-dasharray|stroke: #1c2127; stroke-width",
-        draw_curves(panel, "c").svg,
-    )
+    dashed = " ".join(re.findall(r'style="[^"]*stroke-dasharray: \d[^"]*"', draw_curves(panel, "c").svg))
+    assert "#1c2127" in dashed
+    assert "#0072b2" not in dashed
 
 
 def test_missing_seeds_widen_the_band(tmp_path):
