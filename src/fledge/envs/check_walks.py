@@ -42,7 +42,7 @@ class Walk(eqx.Module):
 
 
 def _trial(env: Env) -> Trial:
-    return Trial(env=env, n_episodes=N_EPISODES)  # type: ignore[call-arg]  # its horizon is a property, no argument
+    return Trial(env=env, n_episodes=N_EPISODES)
 
 
 def _done(walks: Walk) -> Bool[np.ndarray, "batch time"]:

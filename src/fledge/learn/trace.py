@@ -25,7 +25,7 @@ class Traced(Env):
     env: Env
 
     @property
-    def horizon(self) -> int:  # type: ignore[misc,override]
+    def horizon(self) -> int:
         return self.env.horizon
 
     @property
