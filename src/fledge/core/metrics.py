@@ -1,0 +1,168 @@
+"""The names of everything that is measured, each defined once, and the file that training writes them to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from fledge.core.errors import DataError, nearest, unknown
+from fledge.core.files import parse_json, read_text, to_json
+
+
+class Metric(NamedTuple):
+    """What a metric's number means."""
+
+    unit: str
+    about: str
+    lower_is_better: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    # Adaptation curves (curves.csv). The name tells how actions were chosen: plain = sampled, `_greedy` = the mode.
+    "return": Metric("reward", "undiscounted return of one episode, actions sampled"),
+    "return_greedy": Metric("reward", "undiscounted return of one episode, the most likely action each step"),
+    "success": Metric("share", "episodes that reached the goal, actions sampled"),
+    "success_greedy": Metric("share", "episodes that reached the goal, the most likely action each step"),
+    "regret": Metric("reward", "optimal return minus return of one episode, actions sampled", True),
+    "regret_greedy": Metric("reward", "optimal return minus return, the most likely action each step", True),
+    "spearman": Metric("correlation", "rank correlation of predicted and measured values"),
+    "ndcg": Metric("share", "discounted gain of the predicted ranking, 1 = ideal"),
+    "top_recall": Metric("share", "of the truly best items, those ranked at the top"),
+    "mse": Metric("squared error", "mean squared error of predictions", True),
+    "accuracy": Metric("share", "labels predicted right"),
+    "balanced_accuracy": Metric("share", "mean over classes of labels predicted right"),
+    "auc": Metric("share", "area under the ROC curve, 0.5 = chance"),
+    "log_loss": Metric("nats", "mean negative log likelihood of the true labels", True),
+    "calibration_error": Metric("share", "expected distance of stated confidence from frequency", True),
+    # Training (metrics.jsonl).
+    "return/trial": Metric("reward", "summed return of all episodes of a trial"),
+    "return/episode_{n}": Metric("reward", "return of the n-th episode of a trial, counted from 1"),
+    "return/best": Metric("reward", "best return of an evaluation so far"),
+    "return/eval": Metric("reward", "return of an evaluation during training"),
+    "success/trial": Metric("share", "trials in which the goal was reached"),
+    "success/episode_{n}": Metric("share", "n-th episodes in which the goal was reached, counted from 1"),
+    "loss/total": Metric("", "what the optimiser descends", True),
+    "loss/policy": Metric("", "the policy's part of the loss", True),
+    "loss/value": Metric("reward²", "squared error of the value", True),
+    "loss/entropy": Metric("nats", "entropy of the action distribution"),
+    "loss/elbo": Metric("nats", "negative evidence lower bound", True),
+    "loss/latent_kl": Metric("nats", "KL from the prior to the posterior of the task latent", True),
+    "loss/reward_model": Metric("", "error of the predicted rewards", True),
+    "loss/transition_model": Metric("", "error of the predicted next observations", True),
+    "loss/task": Metric("", "error of the inferred task", True),
+    "loss/clone": Metric("nats", "negative log likelihood of recorded actions", True),
+    "loss/critic": Metric("reward²", "temporal-difference error of the critic", True),
+    "loss/actor": Metric("", "the actor's loss", True),
+    "loss/train": Metric("", "loss on training examples", True),
+    "loss/valid": Metric("", "loss on held-out examples", True),
+    "ppo/kl": Metric("nats", "mean KL from the policy that collected to the updated one (k3 estimate)"),
+    "ppo/clip_frac": Metric("share", "decisions whose ratio was clipped"),
+    "ppo/ratio_error": Metric(
+        "", "largest |ratio − 1| at the first minibatch; 0 unless replay differs from acting", True
+    ),
+    "ppo/explained_variance": Metric("share", "variance of the value targets that the value explains"),
+    "grad/norm": Metric("", "global norm of the gradient before clipping"),
+    "optim/learning_rate": Metric("", "step size of the optimiser"),
+    "speed/steps_per_s": Metric("env_step/s", "environment steps per second, learning included"),
+    "time/compile_s": Metric("s", "wall time to compile"),
+    "time/wall_s": Metric("s", "wall time since the start"),
+}
+"""Name (`{n}` stands for any whole number) → unit and meaning. A new metric is a new line here."""
+
+
+def check_metric(name: str) -> Metric:
+    """What the metric of this name means.
+
+    Raises:
+        ConfigError: nobody defined it; names the nearest that is.
+    """
+    key = re.sub(r"(?<=_)\d+$", "{n}", name)
+    if key not in METRICS:
+        raise unknown("metric", name, METRICS)
+    return METRICS[key]
+
+
+STEP_KEYS = ("update", "env_steps", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Metrics:
+    """What training said, row by row. A metric that a row does not mention is NaN there."""
+
+    update: Int[np.ndarray, " row"]
+    env_steps: Int[np.ndarray, " row"]
+    seed: Int[np.ndarray, " row"]
+    values: Mapping[str, Float[np.ndarray, " row"]]
+
+    def __len__(self) -> int:
+        return len(self.update)
+
+
+def metrics_line(update: int, env_steps: int, seed: int, values: Mapping[str, float]) -> str:
+    """One line of metrics.jsonl, its names checked.
+
+    Raises:
+        ConfigError: a name is not in `METRICS`.
+    """
+    for name in values:
+        check_metric(name)
+    numbers = {name: float(value) for name, value in values.items()}
+    return to_json({"update": int(update), "env_steps": int(env_steps), "seed": int(seed), **numbers}) + "\n"
+
+
+def append_metrics(path: Path, lines: Iterable[str]) -> None:
+    """Append lines made by `metrics_line`. Half a line that a kill left at the end is cut off first."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if size and file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        file.write("".join(lines).encode())
+        file.flush()
+
+
+def read_metrics(path: Path, *, whole_lines: bool = False) -> Metrics:
+    """What training wrote.
+
+    Args:
+        path: of metrics.jsonl.
+        whole_lines: leave out a last line without line end (what a kill leaves) instead of refusing the file.
+
+    Raises:
+        DataError: the file is missing, or names the line that is damaged or holds an undefined metric.
+    """
+    lines = read_text(path, "metrics (metrics.jsonl)").split("\n")
+    if whole_lines:
+        lines[-1] = ""
+    rows = [_parse_line(line, Path(path), i) for i, line in enumerate(lines, 1) if line.strip()]
+    names = {name: None for row in rows for name in row if name not in STEP_KEYS}
+    steps = [np.array([row[key] for row in rows], np.int64) for key in STEP_KEYS]
+    return Metrics(*steps, {name: np.array([row.get(name, np.nan) for row in rows], float) for name in names})
+
+
+def _parse_line(text: str, path: Path, line: int) -> dict[str, float]:
+    row = parse_json(text, path, "run's metrics", line=line)
+    if not isinstance(row, dict) or any(not isinstance(row.get(key), int) for key in STEP_KEYS):
+        raise DataError(
+            f"{path}, line {line}: an object with whole numbers {', '.join(STEP_KEYS)} was wanted, "
+            f"but {json.dumps(row)[:80]} came. Mend or delete that line."
+        )
+    for name, value in row.items():
+        if value is None:
+            row[name] = np.nan
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise DataError(f"{path}, line {line}: '{name}' is {value!r}, not a number. Mend or delete that line.")
+        if name not in STEP_KEYS and re.sub(r"(?<=_)\d+$", "{n}", name) not in METRICS:
+            raise DataError(f"{path}, line {line}: there is no metric '{name}'. {nearest(name, METRICS)}")
+    return row
