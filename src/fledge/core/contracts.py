@@ -69,6 +69,13 @@ class Env(TaskFamily):
     def reset(self, key: Key[Array, ""], task: Task) -> tuple[PyTree, Shaped[Array, "*obs"]]:
         """The state and observation that an episode starts from."""
 
+    def restart(self, key: Key[Array, ""], state: PyTree, task: Task) -> tuple[PyTree, Shaped[Array, "*obs"]]:
+        """The start of the next episode on the same task, after one that ended in `state`. By default a plain reset.
+
+        For what outlives an episode inside a trial (the doors already tried …); shapes and dtypes are those of `reset`.
+        """
+        return self.reset(key, task)
+
     @abstractmethod
     def step(
         self, key: Key[Array, ""], state: PyTree, action: Shaped[Array, "*act"], task: Task

@@ -12,20 +12,21 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from fledge.core.contracts import Env
-from fledge.core.errors import ConfigError
+from fledge.core.errors import unknown
 from fledge.core.spaces import Box, Discrete
-from fledge.core.types import TimeStep
+from fledge.core.types import SPLITS, TimeStep
+from fledge.envs import cells as grid
 from fledge.envs.splits import draw_row, split_rows
 
-# stay, y+1, x+1, y-1, x-1
-MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]], np.int32)
+MOVES = grid.MOVES["compass"]
 
 
 class GridNavState(eqx.Module):
-    """Position and step of the running episode."""
+    """Position and step of the running episode, and the cells entered in this trial (empty without a visit bonus)."""
 
     position: Int[Array, "2"]
     time: Int[Array, ""]
+    visited: Bool[Array, " cell"]
 
 
 class GridNav(Env):
@@ -33,18 +34,22 @@ class GridNav(Env):
 
     Start (0, 0); actions 0 stay, 1 up, 2 right, 3 down, 4 left, clipped at the borders; reward 1 on every step that
     ends on the goal (staying keeps paying), else −0.1; no early end. Goals are uniform over the cells outside the block
-    of start-adjacent cells (`start_block` cells wide on each axis: 2 gives the published 21 goals of the 5×5 grid).
+    of start-adjacent cells (`start_block` = 2 gives the published 21 goals of the 5×5 grid).
 
     Args:
         size: cells per side.
         horizon: steps per episode.
         reward: `sparse`; or `dense`, where a step off the goal earns −(|dx|+|dy|)/n.
         show: whenever a *step* ends on the start cell the observation is the goal's coordinates (not at the reset).
-        start_block: side of the goal-free block at the start.
+        start_block: cells nearer to the start than this on both axes are no goals.
         held_out: fraction of goals kept out of `train` and returned as `test`; 0 is the published protocol, where
             training and test goals are the same.
+        start: `corner`; `centre`; or `random`, a fresh cell each episode (then every cell may be the goal).
+        goals: `outside` the block around the start, or on the border `ring` only.
+        visit_bonus: what a step earns, instead of −0.1, that enters a possible goal cell for the first time in a trial.
 
-    Splits: `ood` holds the goals furthest from the start if `held_out` > 0 (trained without them), else all goals.
+    Splits: `ood` holds the cells that are never goals in training (the block around the start, or the inside of the
+    ring) without the start cell itself; where there are none, it is the same as `test`.
 
     Reference: Zintgraf et al., VariBAD, ICLR 2020, §5.1; public code `GridNavi-v2`.
     """
@@ -55,12 +60,25 @@ class GridNav(Env):
     show: bool = eqx.field(static=True, default=False)
     start_block: int = eqx.field(static=True, default=2)
     held_out: float = eqx.field(static=True, default=0.0)
+    start: grid.Start = eqx.field(static=True, default="corner")
+    goals: Literal["outside", "ring"] = eqx.field(static=True, default="outside")
+    visit_bonus: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self) -> None:
-        if self.reward not in ("sparse", "dense"):
-            raise ConfigError(f"reward is 'sparse' or 'dense', not '{self.reward}'.")
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(f"held_out is a fraction in [0, 1), not {self.held_out}.")
+        problems = grid.choice_problems(
+            reward=(self.reward, ("sparse", "dense")),
+            start=(self.start, grid.STARTS),
+            goals=(self.goals, ("outside", "ring")),
+        )
+        problems += grid.positive_problems(horizon=self.horizon, start_block=self.start_block)
+        problems += grid.held_out_problems(self.held_out)
+        if self.size < 2:
+            problems.append(f"size is 2 or more, not {self.size}.")
+        if self.show and self.start == "random":
+            problems.append("show needs a start that stays in place: choose 'corner' or 'centre'.")
+        if not problems and not self._is_goal().any():
+            problems.append(f"start_block {self.start_block} leaves no goal on a {self.size}×{self.size} grid.")
+        grid.refuse(problems)
 
     @property
     def splits_disjoint(self) -> bool:
@@ -78,21 +96,33 @@ class GridNav(Env):
     def fixed_length(self) -> bool:
         return True
 
-    def _goals(self, split: str) -> Int[np.ndarray, "goal 2"]:
-        cells = [
-            (x, y)
-            for x in range(self.size)
-            for y in range(self.size)
-            if x >= self.start_block or y >= self.start_block
-        ]
-        far_last = sorted(cells, key=lambda cell: sum(cell))
-        return split_rows(np.array(far_last, np.int32), split, self.held_out, n_ood=3)
+    @property
+    def start_cell(self) -> tuple[int, int]:
+        """Where episodes start, unless the start is random."""
+        return grid.start_cell(self.start, self.size, self.size)
+
+    def _is_goal(self) -> Bool[np.ndarray, " cell"]:
+        cells = grid.cells(self.size, self.size)
+        if self.goals == "ring":
+            return ((cells == 0) | (cells == self.size - 1)).any(-1)
+        if self.start == "random":
+            return np.ones(len(cells), bool)
+        return (np.abs(cells - self.start_cell) >= self.start_block).any(-1)
+
+    def _tasks(self, split: str) -> Int[np.ndarray, "goal 2"]:
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        cells, is_goal = grid.cells(self.size, self.size), self._is_goal()
+        never = ~is_goal & (cells != self.start_cell).any(-1)
+        if split == "ood" and never.any():
+            return cells[never]
+        return split_rows(cells[is_goal], split, self.held_out)
 
     def sample(self, key: Key[Array, ""], split: str = "train") -> Int[Array, "2"]:
-        return draw_row(key, self._goals(split))
+        return draw_row(key, self._tasks(split))
 
     def enumerate(self, split: str = "test") -> Int[Array, "task 2"]:
-        return jnp.asarray(self._goals(split))
+        return jnp.asarray(self._tasks(split))
 
     def describe(self, task: Int[Array, "2"]) -> str:
         return f"goal at ({int(task[0])}, {int(task[1])})"
@@ -101,7 +131,18 @@ class GridNav(Env):
         return task.astype(jnp.float32)
 
     def reset(self, key: Key[Array, ""], task: Int[Array, "2"]) -> tuple[GridNavState, Float[Array, "2"]]:
-        return GridNavState(jnp.zeros(2, jnp.int32), jnp.asarray(0, jnp.int32)), jnp.zeros(2)
+        if self.start == "random":
+            position = grid.random_cell(key, self.size, self.size)
+        else:
+            position = jnp.asarray(self.start_cell, jnp.int32)
+        visited = jnp.zeros(self.size**2 if self.visit_bonus else 0, bool)
+        return GridNavState(position, jnp.asarray(0, jnp.int32), visited), position.astype(jnp.float32)
+
+    def restart(
+        self, key: Key[Array, ""], state: GridNavState, task: Int[Array, "2"]
+    ) -> tuple[GridNavState, Float[Array, "2"]]:
+        fresh, observation = self.reset(key, task)
+        return GridNavState(fresh.position, fresh.time, state.visited), observation
 
     def step(
         self, key: Key[Array, ""], state: GridNavState, action: Int[Array, ""], task: Int[Array, "2"]
@@ -109,26 +150,37 @@ class GridNav(Env):
         move = jax.nn.one_hot(action, len(MOVES), dtype=jnp.int32) @ jnp.asarray(MOVES)
         position = jnp.clip(state.position + move, 0, self.size - 1)
         on_goal: Bool[Array, ""] = jnp.all(position == task)
-        off_goal = -0.1 if self.reward == "sparse" else -jnp.sum(jnp.abs(position - task)) / self.size
+        off_goal = -0.1 if self.reward == "sparse" else -grid.manhattan(position, task) / self.size
+        visited = state.visited
+        if self.visit_bonus:
+            entered = jnp.all(jnp.asarray(grid.cells(self.size, self.size)) == position, axis=-1)
+            off_goal = jnp.where(jnp.any(entered & ~visited & self._is_goal()), self.visit_bonus, off_goal)
+            visited = visited | entered
         time = state.time + 1
         observation = position.astype(jnp.float32)
         if self.show:
-            observation = jnp.where(jnp.all(position == 0), task.astype(jnp.float32), observation)
+            at_start = jnp.all(position == jnp.asarray(self.start_cell))
+            observation = jnp.where(at_start, task.astype(jnp.float32), observation)
         timestep = TimeStep.of(
             observation,
             jnp.where(on_goal, 1.0, off_goal),
             truncated=time >= self.horizon,
             info={"success": on_goal},
         )
-        return GridNavState(position, time), timestep
+        return GridNavState(position, time, visited), timestep
 
-    def optimal_return(self, task: Int[Array, "2"], n_episodes: int = 1) -> Float[Array, " episode"]:
-        """Walk straight to the goal and stay: horizon − d + 1 steps pay 1, the first d − 1 cost what they cost."""
-        distance = jnp.sum(task)
-        before = jnp.arange(self.size * 2)
-        cost = jnp.full(before.shape, 0.1) if self.reward == "sparse" else (distance - 1 - before) / self.size
-        paid = jnp.sum(jnp.where(before < distance - 1, cost, 0.0))
-        return jnp.full(n_episodes, self.horizon - distance + 1 - paid)
+    def optimal_return(self, task: Int[Array, "2"], n_episodes: int = 1) -> Float[Array, " episode"] | None:
+        """Walk straight to the goal and stay: horizon − d + 1 steps pay 1, the d − 1 before them cost what they cost.
+
+        None with a visit bonus, where the best of all shortest ways depends on the cells already seen.
+        """
+        if self.visit_bonus:
+            return None
+        all_starts = grid.cells(self.size, self.size) if self.start == "random" else np.array([self.start_cell])
+        to_go = jnp.maximum(grid.manhattan(jnp.asarray(all_starts), task), 1) - 1
+        walked = jnp.minimum(to_go, self.horizon)
+        cost = 0.1 * walked if self.reward == "sparse" else walked * (2 * to_go - walked + 1) / (2 * self.size)
+        return jnp.full(n_episodes, jnp.mean(self.horizon - walked - cost))
 
     def position(self, state: GridNavState) -> Float[Array, "2"]:
         return state.position.astype(jnp.float32)
@@ -138,6 +190,6 @@ class GridNav(Env):
             "kind": "grid",
             "width": self.size,
             "height": self.size,
-            "start": [0, 0],
+            "start": list(self.start_cell),
             "goals": [{"x": int(task[0]), "y": int(task[1]), "label": "goal"}],
         }

@@ -14,24 +14,26 @@ from fledge.core.types import SPLITS
 def split_rows(
     rows: Shaped[np.ndarray, "task *shape"], split: str, held_out: float, *, n_ood: int = 0, seed: int = 0
 ) -> Shaped[np.ndarray, "kept *shape"]:
-    """The rows (tasks) of one split.
+    """The rows (tasks) of one split, in an order shuffled by `seed`, so that the first n of them are a fair sample.
 
     With `held_out` = 0 every split is all of them: the published protocol of families that train and test on one
-    distribution. Otherwise the *last* `n_ood` rows are `ood`, a fraction `held_out` of the rest (shuffled by `seed`)
-    is `test`, and what is left is `train`: three disjoint sets.
+    distribution. Otherwise the *last* `n_ood` rows are `ood`, a fraction `held_out` of the rest is `test`, and what is
+    left is `train`: three disjoint sets. With `n_ood` = 0 there is nothing further out, and `ood` is `test`.
 
     Raises:
         ConfigError: `split` is not one of train, test and ood.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
+    rng = np.random.default_rng(seed)
     if held_out == 0:
-        return rows
+        return rows[rng.permutation(len(rows))]
     n_inside = len(rows) - n_ood
-    order = np.random.default_rng(seed).permutation(n_inside)
+    order = rng.permutation(n_inside)
     n_test = max(1, round(held_out * n_inside))
-    chosen = {"train": order[n_test:], "test": order[:n_test], "ood": np.arange(n_inside, len(rows))}[split]
-    return rows[np.sort(chosen)]
+    test = order[:n_test]
+    ood = rng.permutation(n_ood) + n_inside if n_ood else test
+    return rows[{"train": order[n_test:], "test": test, "ood": ood}[split]]
 
 
 def draw_row(key: Key[Array, ""], rows: Shaped[np.ndarray, "task *shape"]) -> Shaped[Array, "*shape"]:

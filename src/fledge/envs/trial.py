@@ -95,5 +95,5 @@ class Trial(Env):
     def _next_start(
         self, key: Key[Array, ""], inner: PyTree, timestep: TimeStep, restart: Bool[Array, ""], task: Task
     ) -> tuple[PyTree, Shaped[Array, "*obs"]]:
-        fresh = self.env.reset(key, task)
+        fresh = self.env.restart(key, inner, task)
         return jax.tree.map(lambda new, old: jnp.where(restart, new, old), fresh, (inner, timestep.final_observation))
