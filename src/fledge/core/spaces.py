@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import equinox as eqx
@@ -92,7 +93,7 @@ class Box(Space):
         return self.size
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, " size"]:
-        if jnp.isfinite(self.low) and jnp.isfinite(self.high):
+        if math.isfinite(self.low) and math.isfinite(self.high):
             return jax.random.uniform(key, self.shape, minval=self.low, maxval=self.high)
         return jnp.clip(jax.random.normal(key, self.shape), self.low, self.high)
 
