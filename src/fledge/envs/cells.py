@@ -71,7 +71,7 @@ def random_cell(key: Key[Array, ""], width: int, height: int, avoid: Int[Array, 
     return jnp.stack([index // height, index % height])
 
 
-def manhattan(a: Int[Array, "*n 2"], b: Int[Array, "*n 2"]) -> Int[Array, "*n"]:
+def manhattan(a: Int[Array, "*#n 2"], b: Int[Array, "*#n 2"]) -> Int[Array, "..."]:
     """|dx| + |dy|: the fewest moves between two cells."""
     return jnp.sum(jnp.abs(a - b), axis=-1)
 

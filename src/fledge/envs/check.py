@@ -9,9 +9,9 @@ from jaxtyping import Array, Key
 
 from fledge.core.contracts import Env
 from fledge.core.errors import ContractError
-from fledge.envs.check_shapes import check_facts, check_properties, check_shapes, check_tasks
+from fledge.envs.check_shapes import check_facts, check_properties, check_shapes, check_tasks, draw_tasks
 from fledge.envs.check_walks import check_walks
-from fledge.envs.findings import CHECKS, Failure, Finding, attempt
+from fledge.envs.findings import CHECKS, Failure, Finding, attempt, head
 
 __all__ = ["CHECKS", "Finding", "check_env", "require_env"]
 
@@ -34,14 +34,15 @@ def check_env(env: Env, *, key: Key[Array, ""] | None = None, n_steps: int | Non
     """
     key = jax.random.key(0) if key is None else key
     findings = list(check_properties(env))
-    if not findings:
-        findings += _take("sample", lambda: check_tasks(env, key))
-        task = attempt("sample", lambda: env.sample(key, "train"))
-        if not isinstance(task, Failure):
-            findings += _take("reset and step", lambda: check_shapes(env, key, task))
-            findings += _take("a fact of a task", lambda: check_facts(env, key, task))
+    drawn = attempt("sample", lambda: draw_tasks(env, key))
+    if findings or isinstance(drawn, Failure):
+        return (*findings, drawn.finding) if isinstance(drawn, Failure) else tuple(findings)
+    task = head(drawn["train"])
+    findings += _take("sample", lambda: check_tasks(env, key, drawn))
+    findings += _take("reset and step", lambda: check_shapes(env, key, task))
+    findings += _take("a fact of a task", lambda: check_facts(env, key, task))
     if not any(finding.check in _BLOCKING for finding in findings):
-        findings += _take("an episode", lambda: check_walks(env, key, n_steps))
+        findings += _take("an episode", lambda: check_walks(env, key, drawn, n_steps))
     return tuple(dict.fromkeys(findings))
 
 

@@ -15,7 +15,18 @@ from jaxtyping import Array, Key, PyTree
 from fledge.core.contracts import Env
 from fledge.core.spaces import Space
 from fledge.core.types import SPLITS, Task, TimeStep
-from fledge.envs.findings import Failure, Finding, attempt, leaves, spell, structure_changes, value_change
+from fledge.envs.findings import (
+    Failure,
+    Finding,
+    attempt,
+    head,
+    host,
+    leaves,
+    quick_jit,
+    spell,
+    structure_changes,
+    value_change,
+)
 
 N_DRAWS = 128
 """Tasks drawn per split."""
@@ -45,15 +56,19 @@ def check_properties(env: Env) -> Iterator[Finding]:
         yield Finding("properties", failed.finding.came, "static fields that can be hashed", cure)
 
 
-def check_tasks(env: Env, key: Key[Array, ""]) -> Iterator[Finding]:
-    """Structure, purity and promised disjointness of the splits."""
+def draw_tasks(env: Env, key: Key[Array, ""]) -> dict[str, Task]:
+    """`N_DRAWS` tasks of each split, in one compiled function."""
     keys = jax.random.split(key, N_DRAWS)
-    draw = jax.jit(lambda keys: {s: jax.vmap(lambda k, s=s: env.sample(k, s))(keys) for s in SPLITS})
+    return quick_jit(lambda keys: {s: jax.vmap(lambda k, s=s: env.sample(k, s))(keys) for s in SPLITS})(keys)
+
+
+def check_tasks(env: Env, key: Key[Array, ""], drawn: dict[str, Task]) -> Iterator[Finding]:
+    """Structure, purity and promised disjointness of the splits; `drawn` comes from `draw_tasks` with the same key."""
+    keys = jax.random.split(key, N_DRAWS)
     singles = attempt("sample", lambda: {split: env.sample(keys[0], split) for split in SPLITS})
     again = attempt("sample", lambda: {split: env.sample(keys[0], split) for split in SPLITS})
-    drawn = singles if isinstance(singles, Failure) else attempt("sample", lambda: draw(keys))
-    if isinstance(drawn, Failure):
-        yield drawn.finding
+    if isinstance(singles, Failure):
+        yield singles.finding
         return
     for path, leaf in leaves(singles).items():
         if not isinstance(leaf, jax.Array | np.ndarray):
@@ -64,7 +79,7 @@ def check_tasks(env: Env, key: Key[Array, ""]) -> Iterator[Finding]:
             yield Finding("tasks", f"a task of '{split}' has {came}", f"{wanted}, as in 'train'", cure)
     if where := value_change(singles, again):
         yield Finding("pure", f"sample gave two tasks for one key: {where}", "one", "Draw from the key alone.")
-    elif where := value_change(singles, jax.tree.map(lambda leaf: leaf[0], drawn)):
+    elif where := value_change(singles, head(drawn)):
         yield Finding("jit", f"sample gave {where} with and without jit", "the same", "Draw from the key alone.")
     for split in SPLITS:
         line = attempt(f"describe of a '{split}' task", lambda split=split: env.describe(singles[split]))  # type: ignore[misc]
@@ -104,7 +119,7 @@ def _check_lists(env: Env, one: Task, drawn: dict[str, Task]) -> Iterator[Findin
 
 
 def _rows(tasks: Task) -> set[bytes]:
-    flat = [np.asarray(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves(tasks)]
+    flat = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(host(tasks))]
     parts = [np.ascontiguousarray(leaf).view(np.uint8) for leaf in flat]
     return {row.tobytes() for row in np.concatenate(parts, axis=1)}
 

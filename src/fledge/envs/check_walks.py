@@ -1,4 +1,4 @@
-"""The part of the exam that walks: a few random episodes and trials in three compiled functions."""
+"""The part of the exam that walks: a few trials under random actions, in one compiled function."""
 
 from __future__ import annotations
 
@@ -12,190 +12,210 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
 from fledge.core.contracts import Env
+from fledge.core.spaces import Space
 from fledge.core.types import Task, TimeStep
-from fledge.envs.findings import Failure, Finding, attempt, value_change
+from fledge.envs.findings import Failure, Finding, attempt, head, host, quick_jit, value_change
 from fledge.envs.trial import Trial
 
 N_WALKS = 16
 N_EPISODES = 3
-N_COMPARED = 8
-"""Steps compared between ways of running: few, so that rounding has no time to grow where dynamics are chaotic."""
+N_ACTIONS = 64
+"""Actions drawn per walk, used over and over."""
 N_PLAIN = 2
-"""Steps taken without compiling."""
+"""Steps that are also taken without compiling."""
 
 
 class Walk(eqx.Module):
-    """What happened under random actions. Time is the first axis (after the batch)."""
+    """What happened. Time is the first axis (after the batch); flags about the unwrapped step are called `plain_`."""
 
     start: Shaped[Array, "..."]
     start_inside: Bool[Array, "*batch"]
     timestep: TimeStep
     inside: Bool[Array, "*batch_and_time"]
     """Both observations lie in their space."""
-    action_inside: Bool[Array, "*batch_and_time"]
+    plain_end: Bool[Array, "*batch_and_time"]
+    """The environment itself raised `trial_end`."""
+    plain_reset: Bool[Array, "*batch_and_time"]
+    """The environment's own step gave two different observations."""
     task_vector: PyTree
     optimum: PyTree
 
 
-def _walk(env: Env, key: Key[Array, ""], task: Task, n_steps: int) -> Walk:
-    key_reset, key_steps = jax.random.split(key)
-    contains = env.observation_space.contains
+def _trial(env: Env) -> Trial:
+    return Trial(env=env, n_episodes=N_EPISODES)  # type: ignore[call-arg]  # its horizon is a property, no argument
 
-    def one(state: PyTree, key: Key[Array, ""]) -> tuple[PyTree, Any]:
-        key_act, key_step = jax.random.split(key)
-        action = env.action_space.sample(key_act)
-        state, timestep = env.step(key_step, state, action, task)
+
+def _done(walks: Walk) -> Bool[np.ndarray, "batch time"]:
+    return np.asarray(walks.timestep.terminated) | np.asarray(walks.timestep.truncated)
+
+
+def _differ(timestep: TimeStep) -> Bool[Array, ""]:
+    return jnp.any(timestep.observation != timestep.final_observation)
+
+
+def _walk(env: Env, key: Key[Array, ""], task: Task, actions: Shaped[Array, "time *act"]) -> Walk:
+    trial, contains = _trial(env), env.observation_space.contains
+    key_reset, key_steps = jax.random.split(key)
+
+    def one(state: Any, x: tuple[Array, Array]) -> tuple[PyTree, Any]:
+        t, action = x
+        key = jax.random.fold_in(key_steps, t)
+        # The same key as inside Trial, so that the compiler finds one step here, not two.
+        _, plain = env.step(jax.random.split(key)[0], state.inner, action, task)
+        state, timestep = trial.step(key, state, action, task)
         inside = contains(timestep.observation) & contains(timestep.final_observation)
-        return state, (timestep, inside, env.action_space.contains(action))
+        return state, (timestep, inside, plain.trial_end, _differ(plain))
 
-    state, start = env.reset(key_reset, task)
-    _, (timestep, inside, action_inside) = jax.lax.scan(one, state, jax.random.split(key_steps, n_steps))
+    state, start = trial.reset(key_reset, task)
+    _, (timestep, inside, end, reset) = jax.lax.scan(one, state, (jnp.arange(len(actions)), actions))
     vector, optimum = env.task_vector(task), env.optimal_return(task, N_EPISODES)
-    return Walk(start, contains(start), timestep, inside, action_inside, vector, optimum)
+    return Walk(start, contains(start), timestep, inside, end, reset, vector, optimum)
 
 
-def _plain_walk(env: Env, key: Key[Array, ""], task: Task, n_steps: int) -> tuple[Any, Any]:
-    """The start observation and the time steps of `_walk`, in plain Python."""
+def _plain_walk(env: Env, key: Key[Array, ""], task: Task, actions: Shaped[Array, "time *act"]) -> tuple[Any, Any]:
+    """The start observation and the first time steps of `_walk`, in plain Python."""
+    trial = _trial(env)
     key_reset, key_steps = jax.random.split(key)
-    state, start = env.reset(key_reset, task)
+    state, start = trial.reset(key_reset, task)
     timesteps = []
-    for key_t in jax.random.split(key_steps, n_steps):
-        key_act, key_step = jax.random.split(key_t)
-        state, timestep = env.step(key_step, state, env.action_space.sample(key_act), task)
+    for t in range(min(N_PLAIN, len(actions))):
+        state, timestep = trial.step(jax.random.fold_in(key_steps, t), state, actions[t], task)
         timesteps.append(timestep)
     return start, jax.tree.map(lambda *leaves: jnp.stack(leaves), *timesteps)
 
 
-def check_walks(env: Env, key: Key[Array, ""], n_steps: int | None = None) -> Iterator[Finding]:
-    """Everything that has to be seen in motion. `n_steps` cuts the walks short (the horizon is then not checked)."""
-    length = env.horizon if n_steps is None else min(n_steps, env.horizon)
-    key_task, key_walk = jax.random.split(key)
-    tasks = jax.jit(jax.vmap(lambda k: env.sample(k, "train")))(jax.random.split(key_task, N_WALKS))
+@jax.jit
+def _draw_actions(space: Space, keys: Key[Array, " n"]) -> tuple[Shaped[Array, "n *act"], Bool[Array, " n"]]:
+    actions = jax.vmap(space.sample)(keys)
+    return actions, jax.vmap(space.contains)(actions)
+
+
+def check_walks(env: Env, key: Key[Array, ""], drawn: dict[str, Task], n_steps: int | None = None) -> Iterator[Finding]:
+    """Everything that has to be seen in motion. `n_steps` cuts the walks short; by default they are whole trials."""
+    length = min(env.horizon * N_EPISODES, n_steps or env.horizon * N_EPISODES)
+    key_walk, key_act = jax.random.split(key)
     keys = jax.random.split(key_walk, N_WALKS)
+    pool, good = _draw_actions(env.action_space, jax.random.split(key_act, N_WALKS * N_ACTIONS))
+    if not np.all(good):
+        yield Finding("action", "action_space.sample drew outside action_space", "inside", "Mend the space.")
+    pool = np.asarray(pool).reshape(N_WALKS, N_ACTIONS, *pool.shape[1:])
+    actions = pool[:, np.arange(length) % N_ACTIONS]
+    tasks, others = (head(drawn[split], N_WALKS) for split in ("train", "test"))
     n_traces = [0]
 
-    def walk(key: Key[Array, ""], task: Task) -> Walk:
+    def walk(key: Key[Array, ""], task: Task, actions: Shaped[Array, "time *act"]) -> Walk:
         n_traces[0] += 1
-        return _walk(env, key, task, length)
+        return _walk(env, key, task, actions)
 
-    many = attempt("a batch of episodes (vmap)", lambda: jax.jit(jax.vmap(walk))(keys, tasks))
-    if isinstance(many, Failure):
-        yield many.finding
+    batch = quick_jit(jax.vmap(walk))
+    walks = attempt("a batch of episodes", lambda: host(batch(keys, tasks, actions)))
+    if isinstance(walks, Failure):
+        yield walks.finding
         return
-    yield from _check_ways(env, walk, n_traces, many, keys, tasks, length)
-    yield from _check_episodes(env, many, tasks, whole=length == env.horizon)
-    yield from _check_optimum(many, whole=length == env.horizon)
-    if length == env.horizon:
-        yield from _check_trials(env, keys, tasks)
-
-
-def _check_ways(
-    env: Env, walk: Callable[..., Walk], n_traces: list[int], many: Walk, keys: Array, tasks: Task, length: int
-) -> Iterator[Finding]:
-    """Plain, compiled and batched runs of the same keys agree."""
-    first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], tasks) for i in (0, 1))
-    compiled = jax.jit(walk)
-    n_traces[0] = 0
-    one = compiled(keys[0], first)
-    compiled(keys[1], second)
+    batch(keys, others, actions)
     if n_traces[0] > 1:
         yield Finding(
-            "compiles once", f"an episode was compiled {n_traces[0]} times", "once", "Keep shapes and dtypes."
+            "compiles once", "tasks of 'test' compiled a second time", "once", "Keep dtypes equal over splits."
         )
-    n = min(N_PLAIN, length)
-    runs = attempt("reset and step without jit", lambda: [_plain_walk(env, keys[0], first, n) for _ in range(2)])
+    first = (keys[0], head(tasks), jnp.asarray(actions[0]))
+    yield from _check_ways(env, walk, jax.tree.map(lambda leaf: leaf[0], walks), first)
+    yield from _check_values(env, walks)
+    yield from _check_episodes(env, walks, whole=length == env.horizon * N_EPISODES)
+    yield from _check_optimum(walks)
+
+
+def _check_ways(env: Env, walk: Callable[..., Walk], batched: Walk, first: tuple[Any, Any, Any]) -> Iterator[Finding]:
+    """Plain, compiled and batched runs of one walk agree (compiled alone only where there is something to explain)."""
+    runs = attempt("reset and step without jit", lambda: [_plain_walk(env, *first) for _ in range(2)])
     if isinstance(runs, Failure):
         yield runs.finding
-    elif where := value_change(runs[0], runs[1]):
+        return
+    if where := value_change(runs[0], runs[1]):
         yield Finding(
-            "pure", f"one key gave two results: {where}", "one", "Draw from the key; keep nothing outside it."
+            "pure", f"one key gave two results: {where}", "one", "Draw from the key; keep no state elsewhere."
         )
-    elif where := value_change(runs[0], (one.start, jax.tree.map(lambda leaf: leaf[:n], one.timestep))):
+        return
+    if not (where := value_change(runs[0], _beginning(batched))):
+        return
+    if inside := value_change(runs[0], _beginning(quick_jit(walk)(*first))):
         cure = "Let the result depend on the arguments alone, not on Python state or the clock."
-        yield Finding("jit", f"plain and compiled gave {where}", "the same", cure)
-    n = min(N_COMPARED, length)
-    batched = (many.start[0], jax.tree.map(lambda leaf: leaf[0, :n], many.timestep))
-    if where := value_change((one.start, jax.tree.map(lambda leaf: leaf[:n], one.timestep)), batched):
-        yield Finding(
-            "vmap", f"one by one and in a batch gave {where}", "the same", "Avoid reductions without an axis."
-        )
+        yield Finding("jit", f"plain and compiled gave {inside}", "the same", cure)
+    else:
+        cure = "Work on one environment: name no batch axis, and reduce over the axes of one example."
+        yield Finding("vmap", f"one by one and in a batch gave {where}", "the same", cure)
 
 
-def _lived(done: Bool[np.ndarray, "batch time"]) -> Bool[np.ndarray, "batch time"]:
-    """Steps up to and including the first end."""
-    ended = np.cumsum(done, axis=1)
-    return (ended == 0) | ((ended == 1) & done)
+def _beginning(walk: Walk) -> tuple[Any, Any]:
+    return walk.start, jax.tree.map(lambda leaf: leaf[:N_PLAIN], walk.timestep)
 
 
-def _first(broken: Bool[np.ndarray, "batch time"]) -> str:
+def _running(walks: Walk) -> Bool[np.ndarray, "batch time"]:
+    """Steps up to and including the one that ends the trial."""
+    end = np.asarray(walks.timestep.trial_end)
+    return np.cumsum(end, axis=1) - end == 0
+
+
+def _where(broken: Bool[np.ndarray, "batch time"]) -> str:
     row, step = np.argwhere(broken)[0]
     return f"first at step {step + 1} of walk {row + 1}"
 
 
-def _check_episodes(env: Env, many: Walk, tasks: Task, *, whole: bool) -> Iterator[Finding]:
-    done, timestep = np.asarray(many.timestep.done), many.timestep
-    lived = _lived(done)
-    low = "Widen the space, or clip what is observed."
-    if not np.all(many.start_inside):
-        yield Finding("inside", "a start observation lies outside observation_space", "inside", low)
-    if (outside := ~np.asarray(many.inside) & lived).any():
-        worst = np.asarray(timestep.final_observation)[tuple(np.argwhere(outside)[0])]
-        came = f"{outside.sum()} observations lie outside observation_space, {_first(outside)}: {worst}"
-        yield Finding("inside", came, f"inside {env.observation_space}", low)
-    if not np.all(many.action_inside):
-        yield Finding("action", "action_space.sample drew outside action_space", "inside", "Mend the space.")
-    if (bad := ~np.isfinite(timestep.reward) & lived).any():
+def _check_values(env: Env, walks: Walk) -> Iterator[Finding]:
+    """Observations inside, rewards finite, no resets of the environment's own."""
+    running, timestep = _running(walks), walks.timestep
+    cure = "Widen the space, or clip what is observed."
+    if not np.all(walks.start_inside):
+        yield Finding("inside", "a start observation lies outside observation_space", f"{env.observation_space}", cure)
+    if (outside := ~np.asarray(walks.inside) & running).any():
+        value = np.asarray(timestep.final_observation)[tuple(np.argwhere(outside)[0])]
+        came = f"{outside.sum()} observations lie outside observation_space, {_where(outside)}: {value}"
+        yield Finding("inside", came, f"{env.observation_space}", cure)
+    if (bad := ~np.isfinite(timestep.reward) & running).any():
         value = np.asarray(timestep.reward)[tuple(np.argwhere(bad)[0])]
         cure = "Guard divisions, roots and logarithms with jnp.where on their argument."
-        yield Finding("reward", f"{bad.sum()} rewards are not finite, {_first(bad)}: {value}", "finite numbers", cure)
-    lengths = lived.sum(1)
-    if whole and not done.any(1).all():
-        came = f"{(~done.any(1)).sum()} of {len(done)} episodes had not ended after {env.horizon} steps"
-        yield Finding("horizon", came, "an end by `horizon`", "Raise truncated when the step count reaches horizon.")
-    elif env.fixed_length and (done.any(1) & (lengths < env.horizon)).any():
-        came = f"an episode ended after {lengths.min()} of {env.horizon} steps"
-        yield Finding("fixed length", came, "all of them, since fixed_length is True", "Return False, or do not end.")
-    if (np.asarray(timestep.trial_end) & lived).any():
+        yield Finding("reward", f"{bad.sum()} rewards are not finite, {_where(bad)}: {value}", "finite numbers", cure)
+    if (np.asarray(walks.plain_end) & running).any():
         yield Finding("no reset", "step raised trial_end", "False", "Leave trials to fledge.envs.trial.Trial.")
-    same = np.asarray(timestep.observation == timestep.final_observation).reshape(*done.shape, -1).all(-1)
-    if (~same & lived).any():
-        came = f"observation and final_observation of step differ, {_first(~same & lived)}"
+    if (reset := np.asarray(walks.plain_reset) & running & np.isfinite(timestep.reward)).any():
+        came = f"observation and final_observation of step differ, {_where(reset)}"
         yield Finding("no reset", came, "one observation", "Do not reset in step: Trial does, at an episode's end.")
 
 
-def _check_optimum(many: Walk, *, whole: bool) -> Iterator[Finding]:
-    if not np.isfinite(many.task_vector).all():
+def _check_episodes(env: Env, walks: Walk, *, whole: bool) -> Iterator[Finding]:
+    """Lengths of episodes, and the trial around them."""
+    done, end, running = _done(walks), np.asarray(walks.timestep.trial_end), _running(walks)
+    marks = [np.concatenate([[-1], np.flatnonzero(row & run)]) for row, run in zip(done, running, strict=True)]
+    lengths = np.concatenate([np.diff(row) for row in marks])
+    open_steps = [run.sum() - 1 - row[-1] for row, run in zip(marks, running, strict=True)]
+    longest = max([*lengths, *open_steps])
+    if longest > env.horizon or (whole and not end.any(1).all()):
+        came = f"an episode had not ended after {max(longest, env.horizon)} steps"
+        cure = "Raise truncated when the step count reaches horizon."
+        yield Finding("horizon", came, f"an end by step {env.horizon} (`horizon`)", cure)
+    elif env.fixed_length and (lengths < env.horizon).any():
+        came = f"an episode ended after {lengths.min()} of {env.horizon} steps"
+        yield Finding("fixed length", came, "all of them, since fixed_length is True", "Return False, or do not end.")
+    elif whole and not all(len(row) == N_EPISODES + 1 for row in marks):
+        came = f"trials of {N_EPISODES} episodes ended after {sorted({len(row) - 1 for row in marks})}"
+        yield Finding("trial", came, f"{N_EPISODES} each", "Let every episode end again after restart.")
+    two = np.asarray(walks.timestep.observation != walks.timestep.final_observation).reshape(*done.shape, -1).any(-1)
+    if (wrong := two & running & ~(done & ~end) & ~np.asarray(walks.plain_reset)).any():
+        came = f"the two observations differ though no inner episode ended, {_where(wrong)}"
+        yield Finding("trial", came, "two observations at inner ends only", "Do not reset in step.")
+
+
+def _check_optimum(walks: Walk) -> Iterator[Finding]:
+    """Random play in the first episode does not beat the told optimum."""
+    if not np.isfinite(walks.task_vector).all():
         yield Finding("task vector", "task_vector has entries that are not finite", "finite numbers", "Rescale it.")
-    if many.optimum is None or not whole:
+    done = _done(walks)
+    if walks.optimum is None or not done.any(1).all():
         return
-    lived = _lived(np.asarray(many.timestep.done))
-    earned = np.where(lived, np.asarray(many.timestep.reward), 0.0).sum(1)
-    best: Float[np.ndarray, " batch"] = np.asarray(many.optimum)[:, 0]
+    first_episode = np.cumsum(done, axis=1) - done == 0
+    earned = np.where(first_episode, np.asarray(walks.timestep.reward), 0.0).sum(1)
+    best: Float[np.ndarray, " batch"] = np.asarray(walks.optimum)[:, 0]
     excess = earned - best
     noise = 3 * excess.std() / np.sqrt(len(excess)) + 1e-3 * (1 + np.abs(best).mean())
     if not np.isfinite(best).all() or excess.mean() > noise:
         came = f"random play earned {earned.mean():.4g} an episode on average, optimal_return says {best.mean():.4g}"
         yield Finding("optimum", came, "random play at or below the optimum", "Work the optimum out again.")
-
-
-def _check_trials(env: Env, keys: Array, tasks: Task) -> Iterator[Finding]:
-    """`N_EPISODES` episodes of the same task: one `trial_end`, and two observations at inner ends only."""
-    trial = Trial(env, N_EPISODES)
-    run = jax.jit(jax.vmap(lambda key, task: _walk(trial, key, task, trial.horizon)))
-    walks = attempt(f"a trial of {N_EPISODES} episodes", lambda: run(keys, tasks))
-    if isinstance(walks, Failure):
-        yield walks.finding
-        return
-    done, end = np.asarray(walks.timestep.done), np.asarray(walks.timestep.trial_end)
-    running = np.cumsum(end, axis=1) - end == 0
-    n_episodes = (done & running).sum(1)
-    if not end.any(1).all() or not (n_episodes == N_EPISODES).all():
-        came = f"trials of {N_EPISODES} episodes took {sorted(set(n_episodes.tolist()))} episodes to end"
-        yield Finding("trial", came, f"{N_EPISODES} each", "Let every episode end again after restart.")
-    one = np.asarray(walks.timestep.observation == walks.timestep.final_observation).reshape(*done.shape, -1).all(-1)
-    if (wrong := ~one & running & ~(done & ~end)).any():
-        came = f"the two observations differ though no inner episode ended, {_first(wrong)}"
-        yield Finding("trial", came, "two observations at inner ends only", "Do not reset in step.")
-    if (outside := ~np.asarray(walks.inside) & running).any():
-        came = f"an observation of a trial lies outside observation_space, {_first(outside)}"
-        yield Finding("inside", came, "inside, after restart too", "Widen the space, or mend restart.")

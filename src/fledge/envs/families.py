@@ -220,7 +220,9 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 def _hints(maker: Callable[..., Any]) -> dict[str, Any]:
-    owner = maker if not isinstance(maker, type) or dataclasses.is_dataclass(maker) else maker.__init__
+    owner: Any = maker
+    if isinstance(maker, type) and not dataclasses.is_dataclass(maker):
+        owner = inspect.getattr_static(maker, "__init__")
     try:
         return typing.get_type_hints(owner)
     except Exception:  # a hint of a user's class that cannot be resolved only costs the check of that class's types

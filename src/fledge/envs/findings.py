@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -75,6 +76,27 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
+def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` that spends no time on making the program fast: an exam runs it once or twice."""
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=options)
+
+
+def host(tree: PyTree) -> PyTree:
+    """The tree in NumPy (random keys as their data), to slice and compare without compiling."""
+    return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf), tree)
+
+
+def head(tree: PyTree, n: int | None = None) -> PyTree:
+    """The first row of stacked trees, or the first `n`, as JAX arrays."""
+    rows = 0 if n is None else slice(n)
+    return jax.tree.map(lambda leaf: leaf[rows] if _is_key(leaf) else jnp.asarray(np.asarray(leaf)[rows]), tree)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
 def spell(x: Any) -> str:
     """Shape and dtype of an array (or of its abstract twin), as in `float32[2]`; else its type."""
     if hasattr(x, "shape") and hasattr(x, "dtype"):
@@ -92,11 +114,13 @@ def leaves(tree: PyTree) -> dict[str, Any]:
 def structure_changes(before: PyTree, after: PyTree) -> Iterator[tuple[str, str]]:
     """Pairs (what came, what was wanted) wherever two trees differ in structure, shape or dtype."""
     old, new = leaves(before), leaves(after)
-    if jax.tree.structure(before) != jax.tree.structure(after):
+    shape_before: Any = jax.tree.structure(before)
+    shape_after: Any = jax.tree.structure(after)
+    if shape_before != shape_after:
         if old.keys() != new.keys():
             yield f"entries {', '.join(new) or 'none'}", f"entries {', '.join(old) or 'none'}"
         else:
-            yield str(jax.tree.structure(after)), str(jax.tree.structure(before))
+            yield str(shape_after), str(shape_before)
         return
     for path, leaf in new.items():
         if spell(leaf) != spell(old[path]):
@@ -105,9 +129,9 @@ def structure_changes(before: PyTree, after: PyTree) -> Iterator[tuple[str, str]
 
 def value_change(a: PyTree, b: PyTree) -> str | None:
     """Where two trees of one structure differ in value beyond rounding (1e-4 relative); None if they agree."""
-    other = leaves(b)
-    for path, leaf in leaves(a).items():
-        x, y = np.asarray(leaf), np.asarray(other[path])
+    other = leaves(host(b))
+    for path, x in leaves(host(a)).items():
+        y = other[path]
         same = (
             np.allclose(x, y, rtol=1e-4, atol=1e-5, equal_nan=True)
             if np.issubdtype(x.dtype, np.floating)

@@ -107,7 +107,7 @@ class GridNav(Env):
             return ((cells == 0) | (cells == self.size - 1)).any(-1)
         if self.start == "random":
             return np.ones(len(cells), bool)
-        return (np.abs(cells - self.start_cell) >= self.start_block).any(-1)
+        return np.any(np.abs(cells - self.start_cell) >= self.start_block, axis=-1)
 
     def _tasks(self, split: str) -> Int[np.ndarray, "goal 2"]:
         if split not in SPLITS:

@@ -34,7 +34,7 @@ class Trial(Env):
     env: Env
     n_episodes: int = eqx.field(static=True)
 
-    @property
+    @property  # type: ignore[misc]
     def horizon(self) -> int:  # type: ignore[override]
         """Most steps of a whole trial: no step is spent on resets (VariBAD's K − 1 dummy steps never happen)."""
         return self.env.horizon * self.n_episodes
