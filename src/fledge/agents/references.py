@@ -259,6 +259,8 @@ def references_for(env: Env) -> list[str]:
 def make_reference(name: str, env: Env) -> Agent:
     """The reference agent of this name for an environment or for trials of it.
 
+    Hand in the *trial*: the Gittins index depends on its length (a bare bandit counts as a trial of one pull).
+
     Raises:
         ConfigError: there is no such reference, or it does not apply to this environment.
     """

@@ -43,6 +43,7 @@ class Bandit(Env):
     Sinii et al., Headless-AD, ICML 2024 (the intervals of the biased means).
     """
 
+    horizon: int = eqx.field(static=True, default=1, init=False)
     n_arms: int = eqx.field(static=True, default=10)
     reward: Literal["bernoulli", "gaussian"] = eqx.field(static=True, default="bernoulli")
     std: float = eqx.field(static=True, default=1.0)
@@ -57,11 +58,6 @@ class Bandit(Env):
             raise ConfigError(f"bias is 'none' or 'odd-even', not '{self.bias}'.")
         if self.std <= 0:
             raise ConfigError(f"std is a standard deviation above 0, not {self.std}.")
-
-    @property
-    def horizon(self) -> int:  # type: ignore[misc]
-        """One pull."""
-        return 1
 
     @property
     def splits_disjoint(self) -> bool:

@@ -131,8 +131,8 @@ class PointNav(Env):
     def optimal_return(self, task: Float[Array, "2"], n_episodes: int = 1) -> Float[Array, " episode"]:
         """Go as fast as the box of actions allows on each axis, and stop there. Exact.
 
-        Each axis is moved on its own, so after t steps its gap can be max(|g| − t·step, 0) and no less. Walking so makes
-        the distance the smallest possible at *every* step, and the reward never rises with the distance.
+        Each axis moves on its own, so after t steps its gap can be max(|g| − t·step, 0) and no less. Walking so makes
+        the distance the smallest possible at *every* step, and the reward never rises with it.
         """
         steps = jnp.arange(1, self.horizon + 1)
         gaps = jnp.maximum(jnp.abs(task) - self.step_size * self.action_limit * steps[:, None], 0.0)
@@ -157,9 +157,9 @@ class SemicircleState(eqx.Module):
 class Semicircle(Env):
     """A cart that drives and steers inside a disc; a task is the goal's (x, y) on the upper half of the disc's rim.
 
-    It starts in the centre with a random heading. An action (speed, turn) in ±1 is clipped, scaled to ±0.01 and ±2π/100,
-    and applied ten times: turn, then drive. Within 0.04 of the goal it earns 1 and is put back in the centre with a new
-    heading; the rest of the ten is lost. Positions are clipped to the disc of radius 0.2. The observation is
+    It starts in the centre with a random heading. An action (speed, turn) in ±1 is clipped, scaled to ±0.01 and
+    ±2π/100, and applied ten times: turn, then drive. Within 0.04 of the goal it earns 1 and is put back in the centre
+    with a new heading; the rest of the ten is lost. Positions are clipped to the disc of radius 0.2. The observation is
     (x, y, heading), the heading in [−π, π).
 
     The episode counts its own `horizon` of steps (the released code's counter never moves).

@@ -23,7 +23,8 @@ def split_rows(
     Raises:
         ConfigError: `split` is not one of train, test and ood.
     """
-    known_split(split)
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
     rng = np.random.default_rng(seed)
     if held_out == 0:
         return rows[rng.permutation(len(rows))]

@@ -96,8 +96,8 @@ def test__random_agent__takes_every_action_about_equally_often():
 
 
 def test__gittins_indices__agree_with_the_published_table():
-    # Gittins, Glazebrook and Weber, Multi-armed Bandit Allocation Indices, 2011, table 8.4 (discount 0.9, prior counts
-    # from 1): .7029 at (1, 1), .8001 at (2, 1), .5001 at (1, 2).
+    # Gittins, Multi-armed Bandit Allocation Indices, 1989, Bernoulli tables (discount 0.9, counts from 1): .7029 at
+    # (1, 1), .8001 at (2, 1), .5001 at (1, 2).
     index = gittins_indices(4, 0.9)
     np.testing.assert_allclose([index[0, 0], index[1, 0], index[0, 1]], [0.7029, 0.8001, 0.5001], atol=1e-3)
 
@@ -131,9 +131,9 @@ def standard_error(values):
     return float(np.std(values) / len(values) ** 0.5)
 
 
-def test__thompson__regret_over_100_pulls_of_10_arms__is_13_point_7(regrets):
-    # 13.74 ± 0.11 (standard error, 2,000 tasks) when this was written.
-    assert abs(np.mean(regrets["thompson"]) - 13.74) < 4 * standard_error(regrets["thompson"])
+def test__thompson__regret_over_100_pulls_of_10_arms__is_13_point_85(regrets):
+    # 13.85 ± 0.03 (standard error over 20,000 tasks, other keys); 2,000 tasks here give ± 0.11.
+    assert abs(np.mean(regrets["thompson"]) - 13.85) < 4 * standard_error(regrets["thompson"])
 
 
 def test__random__regret_over_100_pulls__is_the_best_mean_less_one_half(regrets):
