@@ -1,0 +1,148 @@
+"""Curves and profiles, drawn from summaries; each comes with the numbers that were drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from fledge.core import stats
+from fledge.core.records import check_metric
+from fledge.core.stats import Estimate
+from fledge.report.style import INK, MUTED, REFERENCE_DASHES, SERIES, Drawn, canvas, plain_axes, spread, to_svg
+from fledge.report.summarise import OPTIMUM, Line, Panel, said
+
+_HEIGHT, _PLOT_WIDTH = 3.7, 5.6  # inches
+_CHAR = 0.088  # inches that one character of a label takes at most
+CURVE_COLUMNS = ("line", "x", "x_unit", "value", "lo", "hi", "seeds", "tasks")
+_UNITS = {"episode": "episode", "shot": "shots", "label": "labels", "gradient_step": "gradient steps"}
+_UNITS["env_step"] = "environment steps"
+
+
+def draw_curves(panel: Panel, name: str) -> Drawn:
+    """Adaptation curves (or learning curves): a line with its 95 % band for each run, references beside them."""
+    meaning = check_metric(panel.metric)
+    learning = panel.split == "train" and panel.x_unit == "env_step"
+    drawn = [(line, line.xs, line.estimate) for line in panel.lines]
+    svg = _draw(drawn, _axis(panel.x_unit), _metric_axis(panel.metric), panel.x_unit == "episode", panel.x_unit)
+    rows = [row for line, xs, estimate in drawn for row in _rows(line.label, xs, panel.x_unit, estimate)]
+    title = (
+        f"Learning curve: {panel.metric}" if learning else f"Adaptation on {panel.split} tasks: {said(panel.metric)}"
+    )
+    caption = (
+        f"{meaning.about[0].upper()}{meaning.about[1:]}. Line: interquartile mean over "
+        + ("seeds" if learning else "seeds and tasks")
+        + "; band: 95 % stratified bootstrap interval."
+        + (" Lower is better." if meaning.lower_is_better else "")
+        + (" Each point averages the updates in its bin." if learning else "")
+    )
+    return Drawn(name, title, caption, svg, CURVE_COLUMNS, rows)
+
+
+def draw_profile(panel: Panel, name: str) -> Drawn:
+    """Performance profile at the last x: the share of runs (seed × task) that score above each threshold."""
+    lines = [line for line in panel.lines if line.label != OPTIMUM]
+    finals = [line.cube.scores[..., -1] for line in lines]
+    values = np.concatenate([scores[~np.isnan(scores)] for scores in finals] or [np.zeros(1)])
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    margin = 0.03 * (high - low) or 0.5
+    taus = np.linspace(low - margin, high + margin, 101)
+    drawn = [
+        (line, taus, stats.performance_profile(scores, taus))
+        for line, scores in zip(lines, finals, strict=True)
+        if not np.isnan(scores).all()
+    ]
+    what = f"{said(panel.metric)} in {panel.x_unit.replace('_', ' ')} {panel.lines[0].xs[-1]:g}"
+    svg = _draw(drawn, f"threshold τ of {what}", "share of runs above τ", False, "tau")
+    rows = [row for line, xs, estimate in drawn for row in _rows(line.label, xs, panel.metric, estimate)]
+    caption = (
+        f"The share of runs (seed × task) whose {what} lies above τ; higher lines are better, and where lines cross no "
+        "run is better throughout. Band: 95 % stratified bootstrap interval."
+    )
+    return Drawn(name, f"Performance profile on {panel.split} tasks", caption, svg, CURVE_COLUMNS, rows)
+
+
+def _rows(label: str, xs: np.ndarray, unit: str, estimate: Estimate) -> list[tuple[object, ...]]:
+    bounds = ([None if np.isnan(b) else float(b) for b in bound] for bound in (estimate.lo, estimate.hi))
+    parts = zip(xs.tolist(), estimate.value.tolist(), *bounds, strict=True)
+    return [(label, x, unit, value, lo, hi, estimate.n_seeds, estimate.n_tasks) for x, value, lo, hi in parts]
+
+
+def _axis(unit: str) -> str:
+    return _UNITS[unit] + (" of the trial" if unit == "episode" else " of the new task" if unit != "env_step" else "")
+
+
+def _metric_axis(metric: str) -> str:
+    unit = check_metric(metric).unit
+    return said(metric) + (f" ({unit})" if unit not in ("", "reward") else "")
+
+
+def _draw(
+    drawn: Sequence[tuple[Line, np.ndarray, Estimate]], x_label: str, y_label: str, whole_x: bool, unit: str
+) -> str:
+    labels = [line.label for line, _, _ in drawn]
+    right = 0.45 + _CHAR * max(map(len, labels), default=0)
+    width = 0.8 + _PLOT_WIDTH + right
+    figure = canvas(width, _HEIGHT)
+    axes = figure.add_axes((0.8 / width, 0.62 / _HEIGHT, _PLOT_WIDTH / width, (_HEIGHT - 0.8) / _HEIGHT))
+    plain_axes(axes)
+    n_references = 0
+    colours = []
+    for line, xs, estimate in drawn:
+        marker = "o" if len(xs) <= 12 else ""
+        if line.series is None:
+            style = "--" if line.label == OPTIMUM else REFERENCE_DASHES[n_references % len(REFERENCE_DASHES)]
+            n_references += line.label != OPTIMUM
+            colour, marker, thick = (INK if line.label == OPTIMUM else MUTED), "", 1.6
+        else:
+            colour, style, thick = SERIES[line.series % len(SERIES)], "-", 2.2
+            if line.adapt not in ("", "default") and line.label.endswith(f", {line.adapt}"):
+                style = (0, (6, 2))
+        axes.plot(xs, estimate.value, color=colour, linestyle=style, linewidth=thick, marker=marker, markersize=5)
+        if not np.isnan(estimate.lo).all():
+            axes.fill_between(xs, estimate.lo, estimate.hi, color=colour, alpha=0.16, linewidth=0)
+        colours.append(colour)
+    _limits(axes, drawn)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    if whole_x:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    elif unit == "env_step":
+        axes.xaxis.set_major_formatter(FuncFormatter(_short))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}".replace("-", "−")))
+    _label_ends(axes, drawn, colours)
+    return to_svg(figure)
+
+
+def _limits(axes: Axes, drawn: Sequence[tuple[Line, np.ndarray, Estimate]]) -> None:
+    ys = np.concatenate([np.r_[e.value, e.lo, e.hi] for _, _, e in drawn]) if drawn else np.zeros(1)
+    ys = ys[np.isfinite(ys)]
+    low, high = (float(ys.min()), float(ys.max())) if ys.size else (0.0, 1.0)
+    margin = 0.06 * (high - low) or 0.5
+    axes.set_ylim(low - margin, high + margin)
+    xs = np.concatenate([xs for _, xs, _ in drawn]) if drawn else np.zeros(1)
+    span = float(np.ptp(xs)) or 1.0
+    axes.set_xlim(float(xs.min()) - 0.02 * span, float(xs.max()) + 0.02 * span)
+
+
+def _label_ends(axes: Axes, drawn: Sequence[tuple[Line, np.ndarray, Estimate]], colours: Sequence[str]) -> None:
+    """Each line's name beside its right end, moved apart where ends are close, outside of the data."""
+    low, high = axes.get_ylim()
+    ends = []
+    for _, _, estimate in drawn:
+        there = np.flatnonzero(np.isfinite(estimate.value))
+        ends.append(float(estimate.value[there[-1]]) if there.size else (low + high) / 2)
+    places = spread(ends, 0.068 * (high - low), low, high)
+    beside = axes.get_yaxis_transform()
+    for (line, _, _), end, place, colour in zip(drawn, ends, places, colours, strict=True):
+        axes.plot([1.0, 1.03], [end, place], color=colour, linewidth=0.9, transform=beside, clip_on=False)
+        axes.text(1.04, place, line.label, color=colour, va="center", transform=beside, fontsize=10.5)
+
+
+def _short(x: float, _: object) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(x) >= size:
+            return f"{x / size:g}{letter}"
+    return f"{x:g}"

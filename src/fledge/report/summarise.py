@@ -1,0 +1,272 @@
+"""From files to numbers: what the figures draw and the tables say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from fledge.core import stats
+from fledge.core.records import METRICS, Cube, check_metric
+from fledge.core.stats import Estimate
+from fledge.report.read import Run
+
+OPTIMUM = "optimum"
+N_POINTS = 80
+"""Most points of a learning curve; each averages the updates in its bin of environment steps."""
+_SPLIT_ORDER = ("test", "ood", "train")
+_LEARNING = ("return/trial", "return/eval", "return/best", "loss/train", "loss/total")
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One line of a figure: the interquartile mean at each x, with its 95 % interval."""
+
+    label: str
+    series: int | None
+    """The run's place in the report, which is its colour; None for a reference."""
+    estimate: Estimate
+    cube: Cube
+    adapt: str = ""
+
+    @property
+    def xs(self) -> Float[np.ndarray, " x"]:
+        """Where the line is measured."""
+        return self.cube.xs
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """The lines that share axes."""
+
+    split: str
+    x_unit: str
+    metric: str
+    lines: Sequence[Line]
+
+    @property
+    def runs(self) -> list[Line]:
+        """The lines of runs, without the references."""
+        return [line for line in self.lines if line.series is not None]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line from its first x to its last: what adapting was worth."""
+
+    label: str
+    series: int | None
+    split: str
+    metric: str
+    x_unit: str
+    first_x: float
+    last_x: float
+    first: Estimate
+    last: Estimate
+    gain: Estimate
+    last_whole: Estimate
+    """The last value with whole seeds (training runs) resampled, all tasks of one together."""
+
+    def of(self, panel: Panel) -> bool:
+        """Whether it was measured on this panel."""
+        return (self.split, self.metric, self.x_unit) == (panel.split, panel.metric, panel.x_unit)
+
+
+@dataclass(frozen=True)
+class Duel:
+    """How likely one line beats another at the last x."""
+
+    split: str
+    metric: str
+    x_unit: str
+    x: float
+    better: str
+    other: str
+    probability: Estimate
+
+    def of(self, panel: Panel) -> bool:
+        """Whether it was measured on this panel."""
+        return (self.split, self.metric, self.x_unit) == (panel.split, panel.metric, panel.x_unit)
+
+
+def adaptation(runs: Sequence[Run]) -> list[Panel]:
+    """The adaptation curves of all runs and their references, one panel for each split, unit and metric."""
+    keys: dict[tuple[str, str, str], None] = {}
+    for run in runs:
+        keys.update(dict.fromkeys(zip(run.curves.split, run.curves.x_unit, run.curves.metric, strict=True)))
+    panels = []
+    for split, x_unit, metric in sorted(keys, key=_panel_order):
+        lines: list[Line] = []
+        for i, run in enumerate(runs):
+            lines += _lines(run, i, split, x_unit, metric)
+        once = {line.label: line for line in reversed(lines) if line.series is None}  # several runs may carry it
+        lines = [line for line in lines if line.series is not None] + [once[label] for label in sorted(once)]
+        if lines:
+            panels.append(Panel(split, x_unit, metric, lines))
+    return panels
+
+
+def _panel_order(key: tuple[str, str, str]) -> tuple[Any, ...]:
+    split, x_unit, metric = key
+    place = _SPLIT_ORDER.index(split) if split in _SPLIT_ORDER else len(_SPLIT_ORDER)
+    return x_unit == "env_step", place, list(METRICS).index(metric) if metric in METRICS else len(METRICS), x_unit
+
+
+def _lines(run: Run, place: int, split: str, x_unit: str, metric: str) -> list[Line]:
+    rows = run.curves.where(split=split, x_unit=x_unit, metric=metric)
+    own = sorted(set(rows.where(recipe=run.name).adapt))
+    lines = []
+    for recipe, adapt in sorted(set(zip(rows.recipe, rows.adapt, strict=True))):
+        cube = rows.where(recipe=recipe, adapt=adapt).cube()
+        if not cube.scores.size:
+            continue
+        is_run = recipe == run.name
+        label = run.label if is_run else recipe
+        if is_run and len(own) > 1:
+            label += f", {adapt}"
+        lines.append(Line(label, place if is_run else None, stats.bootstrap(cube.scores), cube, adapt))
+    return sorted(lines, key=lambda line: (line.series is None, line.label))
+
+
+def learning(runs: Sequence[Run]) -> list[Panel]:
+    """Learning curves from metrics.jsonl: metric against environment steps, with intervals over seeds."""
+    names = [name for name in _LEARNING if any(run.metrics and name in run.metrics.values for run in runs)]
+    panels = []
+    for name in names[:2]:
+        lines = []
+        for i, run in enumerate(runs):
+            cube = _binned(run, name)
+            if cube is not None:
+                lines.append(Line(run.label, i, stats.bootstrap(cube.scores), cube))
+        if lines:
+            panels.append(Panel("train", "env_step", name, lines))
+    return panels
+
+
+def _binned(run: Run, name: str) -> Cube | None:
+    """One metric as (seed, 1, bin): the mean over the updates whose environment steps fall into the bin."""
+    if run.metrics is None or name not in run.metrics.values:
+        return None
+    values = run.metrics.values[name]
+    there = ~np.isnan(values)
+    if not there.any():
+        return None
+    steps, values, seed = run.metrics.env_steps[there], values[there], run.metrics.seed[there]
+    n_bins = min(N_POINTS, len(np.unique(steps)))
+    edges = np.linspace(steps.min(), steps.max(), n_bins + 1)
+    place = np.clip(np.searchsorted(edges, steps, side="right") - 1, 0, n_bins - 1)
+    seeds, row = np.unique(seed, return_inverse=True)
+    total, count = np.zeros((2, len(seeds), n_bins))
+    np.add.at(total, (row, place), values)
+    np.add.at(count, (row, place), 1)
+    x_total, x_count = (np.bincount(place, weights=w, minlength=n_bins) for w in (steps.astype(float), None))
+    used = x_count > 0
+    scores = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)[:, None, used]
+    return Cube(scores, seeds, ("training",), x_total[used] / x_count[used])
+
+
+def changes(panels: Sequence[Panel]) -> list[Change]:
+    """First against last x of every line that has two or more; the gain is resampled on the same seeds as both."""
+    table = []
+    for panel in panels:
+        for line in panel.lines:
+            if len(line.xs) < 2 or line.label == OPTIMUM or panel.x_unit == "env_step":
+                continue
+            ends = line.cube.scores[..., [0, -1]]
+            first, last = (_at(line.estimate, k) for k in (0, -1))
+            gain = stats.bootstrap(ends, lambda s: stats.iqm(s[..., 1]) - stats.iqm(s[..., 0]))
+            whole = stats.bootstrap(ends[..., 1], whole_seeds=True)
+            key = (line.label, line.series, panel.split, panel.metric, panel.x_unit)
+            table.append(Change(*key, *line.xs[[0, -1]].tolist(), first, last, gain, whole))
+    return table
+
+
+def duels(panels: Sequence[Panel]) -> list[Duel]:
+    """P(one beats the other) at the last x that both have, on the tasks that both were tested on; per pair once."""
+    table = []
+    for panel in panels:
+        if panel.x_unit == "env_step":
+            continue
+        lower = check_metric(panel.metric).lower_is_better
+        lines = [line for line in panel.lines if line.label != OPTIMUM]
+        for i, a in enumerate(lines):
+            for b in lines[i + 1 :]:
+                common_x = np.intersect1d(a.xs, b.xs)
+                tasks = [task for task in a.cube.tasks if task in set(b.cube.tasks)]
+                if a.series is None or not len(common_x) or not tasks:
+                    continue
+                x, y = (_scores_at(line.cube, common_x[-1], tasks) for line in (a, b))
+                chance = stats.probability_of_improvement(*((-x, -y) if lower else (x, y)))
+                key = (panel.split, panel.metric, panel.x_unit, float(common_x[-1]))
+                table.append(Duel(*key, a.label, b.label, chance))
+    return table
+
+
+def _scores_at(cube: Cube, x: float, tasks: Sequence[str]) -> Float[np.ndarray, "seed task"]:
+    columns = [cube.tasks.index(task) for task in tasks]
+    return cube.scores[:, columns, int(np.flatnonzero(cube.xs == x)[0])]
+
+
+def _at(estimate: Estimate, k: int) -> Estimate:
+    return estimate._replace(**{name: np.asarray(getattr(estimate, name)[k]) for name in ("value", "lo", "hi")})
+
+
+def sentences(panels: Sequence[Panel], table: Sequence[Change]) -> list[str]:
+    """The result in plain words: a sentence for each run on the first panel that has any, and what its numbers are."""
+    for panel in panels:
+        rows = [row for row in table if row.of(panel) and row.series is not None]
+        if rows:
+            return [_sentence(row) for row in rows] + [_what(panel)]
+    return []
+
+
+def _sentence(row: Change) -> str:
+    unit = row.x_unit.replace("_", " ")
+    return (
+        f"On {row.split} tasks, {row.label} goes from {interval(row.first)} in {unit} {row.first_x:g} "
+        f"to {interval(row.last)} in {unit} {row.last_x:g}."
+    )
+
+
+def _what(panel: Panel) -> str:
+    seeds, tasks = (sorted({getattr(line.estimate, n) for line in panel.runs}) for n in ("n_seeds", "n_tasks"))
+    best = [float(line.estimate.value[-1]) for line in panel.lines if line.label == OPTIMUM]
+    return (
+        f"The numbers are {said(panel.metric)}: interquartile mean with 95 % interval over "
+        f"{_count(seeds, 'seed')} and {_count(tasks, 'task')}." + (f" The optimum is {show(best[0])}." if best else "")
+    )
+
+
+def _count(numbers: Sequence[int], what: str) -> str:
+    text = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    return f"{text} {what}" + ("" if numbers[-1] == 1 else "s")
+
+
+def said(metric: str) -> str:
+    """A metric's name for people: `return_greedy` is "return (greedy actions)"."""
+    return f"{metric.removesuffix('_greedy')} (greedy actions)" if metric.endswith("_greedy") else metric
+
+
+def interval(estimate: Estimate) -> str:
+    """A value with its bounds, such as 10.6 [10.2, 11.0]; alone where nothing was uncertain, or nothing is known."""
+    value, lo, hi = (float(getattr(estimate, name)) for name in ("value", "lo", "hi"))
+    if np.isnan(value):
+        return "–"
+    return (
+        show(value)
+        if np.isnan(lo) or np.allclose([lo, hi], value, rtol=1e-9, atol=1e-12)
+        else f"{show(value)} [{show(lo)}, {show(hi)}]"
+    )
+
+
+def show(value: float) -> str:
+    """Three significant digits, without exponents where a person would not use them; a true minus sign."""
+    if not np.isfinite(value):
+        return "–"
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2
+    text = f"{value:.{digits}f}" if size >= 0.01 or size < 1e-12 else f"{value:.1e}"
+    return text.replace("-", "−")
