@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from fledge.core.contracts import Env
 from fledge.core.errors import ConfigError, ContractError, nearest, unknown
+from fledge.envs.rows_rest import ROWS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,10 @@ FAMILIES: dict[str, FamilyRow] = {
     ),
 }
 """Every family, grouped by the file that it lives in. A new one is one file and one row."""
+
+FAMILIES |= {
+    name: FamilyRow(f"fledge.envs.{target}", about, paper, settings) for name, target, settings, about, paper in ROWS
+}
 
 
 def make(name: str, **settings: Any) -> Env:

@@ -68,6 +68,11 @@ class Plan:
         return self.n_chunks * self.chunk_len
 
     @property
+    def steps_per_chunk(self) -> int:
+        """Environment steps of each seed between two looks at training."""
+        return self.chunk_len * self.steps_per_update
+
+    @property
     def env_steps(self) -> int:
         """Environment steps of each seed in all."""
         return self.n_updates * self.steps_per_update

@@ -17,14 +17,13 @@ from jaxtyping import Array, Key, PyTree
 from rich.console import Console
 
 from fledge.core.errors import DataError
-from fledge.core.records import Curves, read_curves, write_curves, write_paths
+from fledge.core.records import Curves, write_curves, write_paths
 from fledge.envs.trial import Trial
 from fledge.learn.loop import Chunk, Loop
 from fledge.run import build, checkpoint
 from fledge.run.curve import AdaptationCurve
 from fledge.run.job import Clock, Job, begin_record
 from fledge.run.measure import measure, measure_references, walks
-from fledge.run.recipe import Recipe
 from fledge.run.settings import MetaRLSettings, TrainSettings
 from fledge.run.track import ConsoleTracker, JSONLTracker, Point, Trackers, extra_trackers, forget_after
 
@@ -88,23 +87,6 @@ def state_like(loop: Loop, seeds: tuple[int, ...]) -> PyTree:
     return jax.eval_shape(jax.vmap(loop.learner.init), seed_keys(seeds))
 
 
-def load_run(path: Path | str) -> MetaRLRun:
-    """A finished run, from its files.
-
-    Raises:
-        DataError: it is not finished, or a file is damaged.
-    """
-    from fledge.run import recipe as recipes
-    from fledge.run.folder import RunFolder
-
-    folder = RunFolder.open(path)
-    config = recipes.load(folder.config).config()
-    record = folder.read_record()
-    if not record.finished:
-        raise DataError(f"{path} is not finished. Go on with it: fledge resume {path}")
-    return MetaRLRun(folder.path, AdaptationCurve(record.recipe, config.evaluation.split, read_curves(folder.curves)))
-
-
 @contextmanager
 def _promising(job: Job) -> Iterator[None]:
     """Turns ctrl-C and SIGTERM into one sentence that says how to go on."""
@@ -132,25 +114,22 @@ def _train(job: Job, trial: Trial, clock: Clock) -> PyTree:
     if done == plan.n_chunks:
         return state
     console = ConsoleTracker(
-        job.recipe.name, plan.env_steps, done=done * plan.chunk_len * plan.steps_per_update, console=job.console
+        job.recipe.name, plan.env_steps, done=done * plan.steps_per_chunk, console=job.console
     )
     settings = {"recipe": job.recipe.name, "scale": job.scale}
     extra = extra_trackers(job.track, job.folder.path, job.folder.path.name, seeds, settings)
     with Trackers([console, JSONLTracker(job.folder.metrics), *extra]) as trackers:
-        loop.compile(state)
+        seconds = 0.0
         for i, chunk in enumerate(loop.run(state, n_chunks=plan.n_chunks, done=done), done + 1):
             _refuse_nan(job, chunk, plan.chunk_len, seeds, config.train.checkpoint_every)
             trackers.log(_point(chunk, plan, seeds))
-            state = chunk.state
+            state, seconds = chunk.state, seconds + chunk.seconds
             if i % config.train.checkpoint_every == 0 or i == plan.n_chunks:
                 about = {"chunks": i, "update": chunk.n_updates, "env_steps": chunk.env_steps}
                 checkpoint.save_checkpoint(job.folder.checkpoints, state, step=chunk.n_updates, about=about)
-                speed = round(chunk.env_steps / plan.n_updates * len(seeds), 1) if chunk.seconds == 0 else None
-                clock.note(
-                    env_steps=chunk.env_steps,
-                    compile_s=round(loop.compile_seconds, 3),
-                    steps_per_s=speed or _speed(chunk, plan, seeds),
-                )
+                speed = round((i - done) * plan.steps_per_chunk * len(seeds) / seconds, 1)
+                compile_s = round(loop.compile_seconds, 3)
+                clock.note(env_steps=chunk.env_steps, compile_s=compile_s, steps_per_s=speed)
     return state
 
 
@@ -171,7 +150,7 @@ def _point(chunk: Chunk, plan: build.Plan, seeds: tuple[int, ...]) -> Point:
 
 def _speed(chunk: Chunk, plan: build.Plan, seeds: tuple[int, ...]) -> float:
     """Environment steps of all seeds per second."""
-    return round(plan.chunk_len * plan.steps_per_update * len(seeds) / max(chunk.seconds, 1e-9), 1)
+    return round(plan.steps_per_chunk * len(seeds) / chunk.seconds, 1)
 
 
 def _mean(x: np.ndarray) -> np.ndarray:
@@ -235,6 +214,3 @@ def write_run_report(job: Job) -> None:
     from fledge.report.page import write_report
 
     write_report([job.folder.path], job.folder.report)
-
-
-__all__ = ["PROGRAM", "MetaRLProgram", "MetaRLRun", "Recipe", "load_run", "seed_keys", "seeds_of", "state_like"]
