@@ -46,10 +46,10 @@ def run(
         ConfigError: lists everything that is wrong with the settings.
     """
     launch.prepare()
-    recipe = recipes.load(name)
+    faults: list[str] = []
+    recipe = recipes.load(name, faults)
     program = recipes.find(KINDS[recipe.header.kind].program)
-    changes = tomls.nest(overrides) if recipe.header.kind != "study" else as_study(overrides)
-    config = configure(recipe, scale, changes, seeds)
+    config = configure(recipe, scale, overrides, seeds, faults)
     words = ["fledge", "run", str(name), "--scale", scale]
     words += ["--seeds", str(seeds)] if seeds is not None else []
     words += [f"{key}={_word(value)}" for key, value in tomls.flatten(tomls.nest(overrides)).items()]
@@ -57,18 +57,29 @@ def run(
     return program.run(Job(recipe, config, scale, folder, shlex.join(words), track, console_of(quiet)))
 
 
-def configure(recipe: Recipe, scale: str, changes: Mapping[str, Any], seeds: int | None) -> Any:
+def configure(
+    recipe: Recipe, scale: str, overrides: Mapping[str, Any], seeds: int | None = None, faults: Sequence[str] = ()
+) -> Any:
     """The effective settings.
 
+    Args:
+        recipe: the recipe.
+        scale: one of its scales.
+        overrides: nested or dotted.
+        seeds: how many, if the recipe's own number is not wanted.
+        faults: what is wrong with the recipe already.
+
     Raises:
-        ConfigError: lists everything that is wrong with them.
+        ConfigError: lists everything that is wrong.
     """
     program = recipes.find(KINDS[recipe.header.kind].program)
-    tree = dict(changes)
+    changes = as_study(overrides) if recipe.header.kind == "study" else tomls.nest(overrides)
     if seeds is not None:
-        tree = tomls.merge(tree, program.seeded(recipe.base, seeds))
-    config = recipe.config(scale, tree)
-    tomls.refuse(program.faults(config), f"Recipe '{recipe.name}' at scale {scale}")
+        changes = tomls.merge(changes, program.seeded(recipe.base, seeds))
+    found = list(faults)
+    config = recipe.config(scale, changes, found)
+    found += program.faults(config)
+    tomls.refuse(found, f"{recipe.origin} with these changes" if changes else recipe.origin)
     return config
 
 

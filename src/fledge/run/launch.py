@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from fledge.core.errors import ConfigError, unknown
 
 FEW_CORES = 2
 _THREADS = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -85,3 +88,22 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return run.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def benchmark(name: str, arguments: Sequence[str]) -> int:
+    """Run a script of the checkout's benchmarks/ in a process of its own; returns its exit code.
+
+    Raises:
+        ConfigError: this is no checkout, or there is no such script.
+    """
+    import subprocess
+
+    folder = Path(__file__).resolve().parents[3] / "benchmarks"
+    if not folder.is_dir():
+        raise ConfigError(
+            "Benchmarks are not part of the installed package. Run 'make bench' in a checkout of the source."
+        )
+    script = folder / f"{name}.py"
+    if not script.exists():
+        raise unknown("benchmark", name, [path.stem for path in folder.glob("*.py") if path.stem[0] != "_"])
+    return subprocess.run([sys.executable, str(script), *arguments], check=False).returncode

@@ -74,18 +74,21 @@ class Recipe:
         """The recipe's name."""
         return self.header.name
 
-    def config(self, scale: str = USUAL_SCALE, changes: Mapping[str, Any] | None = None) -> Any:
+    def config(
+        self, scale: str = USUAL_SCALE, changes: Mapping[str, Any] | None = None, faults: list[str] | None = None
+    ) -> Any:
         """The settings of a scale, with `changes` (nested dicts) laid over them.
 
         Raises:
-            ConfigError: there is no such scale, or lists everything that is wrong with the changes.
+            ConfigError: there is no such scale, or lists everything that is wrong with the changes (unless `faults`
+                is given: then that is added there, and defaults stand in for it).
         """
         if scale not in SCALES:
             raise unknown("scale", scale, SCALES)
-        faults: list[str] = []
-        tree = settings.merge(self.scales.get(scale, {}), changes or {})
-        config = settings.override(self.base, tree, faults)
-        settings.refuse(faults, f"Recipe '{self.name}' with these changes" if changes else f"Recipe '{self.name}'")
+        own = [] if faults is None else faults
+        config = settings.override(self.base, settings.merge(self.scales.get(scale, {}), changes or {}), own)
+        if faults is None:
+            settings.refuse(own, self.origin)
         return config
 
     def source_of(self, key: str) -> str:
@@ -128,37 +131,38 @@ def text_of(name: str) -> str:
     return (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
 
 
-def load(name_or_path: str | Path) -> Recipe:
+def load(name_or_path: str | Path, faults: list[str] | None = None) -> Recipe:
     """A shipped recipe by name, or one's own by the path of its file.
+
+    Args:
+        name_or_path: what has a slash, ends in .toml or is a file is a path.
+        faults: if given, what is wrong is added here, and defaults stand in for it.
 
     Raises:
         ConfigError: there is no such recipe, or lists everything that is wrong with it.
         DataError: the file cannot be read.
     """
     text = str(name_or_path)
+    own = [] if faults is None else faults
     if not (text.endswith(".toml") or "/" in text or Path(text).is_file()):
-        return parse(text_of(text), f"Recipe '{text}'")
-    path = Path(text)
+        content, origin = text_of(text), f"Recipe '{text}'"
+    else:
+        content, origin = _read(Path(text)), text
+    recipe = examine(content, origin, own)
+    if faults is None:
+        settings.refuse(own, origin)
+    return recipe
+
+
+def _read(path: Path) -> str:
     try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         known = [str(near) for near in sorted(path.parent.glob("*.toml"))] if path.parent.is_dir() else []
-        hint = nearest(text, known) if known else "Copy a recipe to start from: fledge cp rl2-gridnav my.toml"
+        hint = nearest(str(path), known) if known else "Copy a recipe to start from: fledge cp rl2-gridnav my.toml"
         raise DataError(f"There is no file {path}. {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a recipe: {error}.") from None
-
-
-def parse(text: str, origin: str) -> Recipe:
-    """The recipe that TOML text spells.
-
-    Raises:
-        ConfigError: lists everything that is wrong with it.
-    """
-    faults: list[str] = []
-    recipe = examine(text, origin, faults)
-    settings.refuse(faults, origin)
-    return recipe
 
 
 def examine(text: str, origin: str, faults: list[str]) -> Recipe:
