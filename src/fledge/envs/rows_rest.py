@@ -33,7 +33,7 @@ ROWS: tuple[Row, ...] = (
         "bandit-adversarial",
         "bandits:Bandit",
         {"n_arms": 10, "bias": "odd-even"},
-        "10 Bernoulli arms; odd arms pay in 95 % of the tasks, in ood the even ones do",
+        "10 Bernoulli arms; odd ones pay in 95 % of tasks (ood: the even ones)",
         _AD,
     ),
     ("mdp", "tabular:TabularMDP", {}, "random MDPs, 10 states × 5 actions, 10 steps", _RL2),
