@@ -253,6 +253,14 @@ def test_no_fault_is_reported_under_a_name_that_the_list_of_checks_lacks(fault):
     assert BROKEN[fault][1] in CHECKS
 
 
+def test_check_env__observations_that_are_not_numbers__are_outside_and_nothing_else():
+    def nan(timestep, state):
+        return timestep.observation / 0 * 0
+
+    findings = check_env(changed(observation=nan, final_observation=nan))
+    assert {finding.check for finding in findings} == {"inside"}
+
+
 def test_check_env__two_faults__both_are_reported():
     env = with_methods(
         describe=lambda self, task: "", task_vector=lambda self, task: jnp.zeros((2, 2)), scene=lambda self, t: {1: t}

@@ -4,11 +4,9 @@ Every class here is abstract; every class elsewhere that keeps one is final (twe
 Nothing has a batch axis unless the signature says so: batch with `jax.vmap`.
 """
 
-
-
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -48,7 +46,13 @@ class Env(TaskFamily):
     """
 
     # No `from __future__ import annotations` in this file: Equinox has to see this annotation as an object.
-    horizon: eqx.AbstractVar[int]
+    # A type checker is shown a property, or it would ask every constructor for a `horizon`.
+    if TYPE_CHECKING:
+
+        @property
+        def horizon(self) -> int: ...
+    else:
+        horizon: eqx.AbstractVar[int]
 
     @property
     @abstractmethod

@@ -201,9 +201,7 @@ def _column(name: str, values: Any) -> np.ndarray:
     if name in _NUMBERS:
         return np.asarray(values, _NUMBERS[name])
     if isinstance(values, str):
-        column = np.empty((), object)
-        column[()] = values
-        return column
+        return np.array(values, object)
     texts = list(values)
     column = np.empty(len(texts), object)
     column[:] = [str(text) for text in texts]

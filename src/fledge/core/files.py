@@ -80,18 +80,19 @@ def _finite(value: Any) -> Any:
 
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """CSV text with a header; floats keep every digit that matters, None becomes an empty cell."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return out.getvalue()
+    return "".join(",".join(map(_cell, row)) + "\n" for row in (columns, *rows))
 
 
-def _cell(value: object) -> object:
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
     if isinstance(value, float):  # numpy's float64 too
         number = float(value)
-        return int(number) if number.is_integer() and abs(number) < 2**53 and math.copysign(1, number) > 0 else number
-    return value
+        whole = number.is_integer() and abs(number) < 2**53 and math.copysign(1, number) > 0
+        return str(int(number)) if whole else repr(number)
+    text = str(value)
+    # Written by hand: the csv module of Python 3.11 leaves a lone carriage return unquoted and then cannot read it.
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
 def csv_rows(text: str, columns: Sequence[str], path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -107,7 +107,7 @@ class Metrics:
         return len(self.update)
 
 
-def metrics_line(update: int, env_steps: int, seed: int, values: Mapping[str, float]) -> str:
+def metrics_line(update: int, env_steps: int, seed: int, values: Mapping[str, SupportsFloat]) -> str:
     """One line of metrics.jsonl, its names checked.
 
     Raises:
@@ -148,11 +148,12 @@ def read_metrics(path: Path, *, whole_lines: bool = False) -> Metrics:
         lines[-1] = ""
     rows = [_parse_line(line, Path(path), i) for i, line in enumerate(lines, 1) if line.strip()]
     names = {name: None for row in rows for name in row if name not in STEP_KEYS}
-    steps = [np.array([row[key] for row in rows], np.int64) for key in STEP_KEYS]
-    return Metrics(*steps, {name: np.array([row.get(name, np.nan) for row in rows], float) for name in names})
+    update, env_steps, seed = (np.array([row[key] for row in rows], np.int64) for key in STEP_KEYS)
+    values = {name: np.array([row.get(name, np.nan) for row in rows], float) for name in names}
+    return Metrics(update, env_steps, seed, values)
 
 
-def _parse_line(text: str, path: Path, line: int) -> dict[str, float]:
+def _parse_line(text: str, path: Path, line: int) -> dict[str, Any]:
     row = parse_json(text, path, "run's metrics", line=line)
     if not isinstance(row, dict) or any(not isinstance(row.get(key), int) for key in STEP_KEYS):
         raise DataError(

@@ -179,4 +179,4 @@ def read_record(path: Path) -> RunRecord:
             f"{path}: {', '.join(missing) or 'a list of seeds'} missing. The record is not whole; run again, "
             "or take it from a copy."
         )
-    return RunRecord(**{**content, "seeds": tuple(content["seeds"])})
+    return RunRecord(**{**content, "seeds": tuple(content["seeds"]), "wall_s": float(content["wall_s"])})

@@ -32,7 +32,7 @@ def gae(
         discount: γ per environment step.
         gae_lambda: λ; 1 gives Monte-Carlo advantages, 0 one-step TD errors.
 
-    Reference: Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage Estimation, 2016, eq. 16.
+    Reference: Schulman et al. 2016, High-Dimensional Continuous Control Using Generalized Advantage Estimation, eq. 16.
     """
     deltas = rewards + discount * next_values - values
     weights = discount * gae_lambda * (1.0 - cuts.astype(values.dtype))

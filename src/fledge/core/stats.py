@@ -106,7 +106,8 @@ def bootstrap(
     _check_options(n_resamples, level)
     there = ~np.isnan(scores).all(axis=tuple(range(2, scores.ndim)))
     per_task = there.sum(axis=0)
-    point = Estimate(statistic(scores), np.nan, np.nan, int(there.any(axis=1).sum()), int(there.any(axis=0).sum()))
+    value = statistic(scores)
+    point = Estimate(value, value, value, int(there.any(axis=1).sum()), int(there.any(axis=0).sum()))
     if (point.n_seeds if whole_seeds else per_task.max()) < 2:
         nothing = np.full(np.shape(point.value), np.nan)
         return point._replace(lo=nothing, hi=nothing)

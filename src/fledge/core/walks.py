@@ -14,14 +14,15 @@ from fledge.core.errors import DataError, nearest
 from fledge.core.files import parse_json, read_text, to_json, write_text
 
 FORMAT = 1
+Number = int | float
 
 
 class Goal(TypedDict, total=False):
     """A place worth reaching. On a grid a cell; on a plane a disc of this radius."""
 
-    x: float
-    y: float
-    radius: float
+    x: Number
+    y: Number
+    radius: Number
     label: str
 
 
@@ -35,10 +36,10 @@ class Scene(TypedDict, total=False):
     """Grid: cells along y."""
     walls: list[list[int]]
     """Grid, optional: cells that cannot be entered, as [x, y]."""
-    x_range: list[float]
+    x_range: list[Number]
     """Plane: [lowest, highest] x to show."""
-    y_range: list[float]
-    start: list[float]
+    y_range: list[Number]
+    start: list[Number]
     goals: list[Goal]
 
 
@@ -163,7 +164,7 @@ def _trial(item: Any, where: str) -> WalkedTrial:
     return WalkedTrial(**{**item, "episodes": episodes})
 
 
-def _episode(walk: Any, start: Sequence[float], where: str) -> WalkedEpisode:
+def _episode(walk: Any, start: Sequence[Number], where: str) -> WalkedEpisode:
     _check_keys(walk, ("positions", "rewards"), ("positions", "rewards", "return"), where)
     try:
         positions = np.array(walk["positions"], float).reshape(-1, 2)

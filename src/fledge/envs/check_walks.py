@@ -42,7 +42,7 @@ class Walk(eqx.Module):
 
 
 def _trial(env: Env) -> Trial:
-    return Trial(env=env, n_episodes=N_EPISODES)  # type: ignore[call-arg]  # its horizon is a property, no argument
+    return Trial(env=env, n_episodes=N_EPISODES)
 
 
 def _done(walks: Walk) -> Bool[np.ndarray, "batch time"]:
@@ -50,7 +50,7 @@ def _done(walks: Walk) -> Bool[np.ndarray, "batch time"]:
 
 
 def _differ(timestep: TimeStep) -> Bool[Array, ""]:
-    return jnp.any(timestep.observation != timestep.final_observation)
+    return ~jnp.array_equal(timestep.observation, timestep.final_observation, equal_nan=True)
 
 
 def _walk(env: Env, key: Key[Array, ""], task: Task, actions: Shaped[Array, "time *act"]) -> Walk:
@@ -176,7 +176,7 @@ def _check_values(env: Env, walks: Walk) -> Iterator[Finding]:
         yield Finding("reward", f"{bad.sum()} rewards are not finite, {_where(bad)}: {value}", "finite numbers", cure)
     if (np.asarray(walks.plain_end) & running).any():
         yield Finding("no reset", "step raised trial_end", "False", "Leave trials to fledge.envs.trial.Trial.")
-    if (reset := np.asarray(walks.plain_reset) & running & np.isfinite(timestep.reward)).any():
+    if (reset := np.asarray(walks.plain_reset) & running).any():
         came = f"observation and final_observation of step differ, {_where(reset)}"
         yield Finding("no reset", came, "one observation", "Do not reset in step: Trial does, at an episode's end.")
 
@@ -199,7 +199,8 @@ def _check_episodes(env: Env, walks: Walk, *, whole: bool) -> Iterator[Finding]:
         came = f"trials of {N_EPISODES} episodes ended after {sorted({len(row) - 1 for row in marks})}"
         yield Finding("trial", came, f"{N_EPISODES} each", "Let every episode end again after restart.")
     two = np.asarray(walks.timestep.observation != walks.timestep.final_observation).reshape(*done.shape, -1).any(-1)
-    if (wrong := two & running & ~(done & ~end) & ~np.asarray(walks.plain_reset)).any():
+    inner_end = done & ~end
+    if (wrong := two & running & ~inner_end & walks.inside & ~np.asarray(walks.plain_reset)).any():
         came = f"the two observations differ though no inner episode ended, {_where(wrong)}"
         yield Finding("trial", came, "two observations at inner ends only", "Do not reset in step.")
 

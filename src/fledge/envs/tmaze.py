@@ -98,8 +98,8 @@ class TMaze(Env):
         if self.code_width < 2 or self.code_width % 2:
             raise ConfigError(f"code_width is an even number of at least 2, not {self.code_width}.")
 
-    @property  # type: ignore[misc]
-    def horizon(self) -> int:  # type: ignore[override]
+    @property
+    def horizon(self) -> int:
         """Steps of the forced walk; with matching, the timeout and the step that finds it has passed."""
         return self.timeout + 1 if self.matching else self.length
 

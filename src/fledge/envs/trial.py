@@ -34,8 +34,8 @@ class Trial(Env):
     env: Env
     n_episodes: int = eqx.field(static=True)
 
-    @property  # type: ignore[misc]
-    def horizon(self) -> int:  # type: ignore[override]
+    @property
+    def horizon(self) -> int:
         """Most steps of a whole trial: no step is spent on resets (VariBAD's K − 1 dummy steps never happen)."""
         return self.env.horizon * self.n_episodes
 

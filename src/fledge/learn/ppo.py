@@ -1,4 +1,4 @@
-"""Proximal policy optimisation for agents with memory (Schulman et al. 2017; settings of VariBAD and its successors)."""
+"""Proximal policy optimisation for agents with memory (Schulman et al. 2017, with the settings of VariBAD)."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ class PPO(Learner):
             agent, opt_state = carry
             part = take_rows(batch, rows) if s.n_minibatches > 1 else batch
             (_, metrics), gradient = jax.value_and_grad(ppo_loss, has_aux=True)(agent, part, s, entropy_coef)
-            metrics["grad/norm"] = optax.global_norm(gradient)
+            metrics["grad/norm"] = optax.tree.norm(gradient)
             updates, opt_state = optimiser.update(gradient, opt_state, agent)
             return (optax.apply_updates(agent, updates), opt_state), metrics
 

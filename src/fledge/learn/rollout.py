@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from fledge.core.contracts import Agent
 from fledge.core.types import Decision, Task, TimeStep, Token, Trajectory
@@ -86,7 +88,7 @@ def rollout(
         noise = jax.vmap(jax.vmap(agent.sample_noise))(jax.random.split(key_noise, (n_steps, n_envs)))
 
     def advance(
-        carry: tuple[RolloutState, PyTree], x: tuple[Array, Array, PyTree]
+        carry: tuple[RolloutState, PyTree], x: tuple[Any, ...]
     ) -> tuple[tuple[RolloutState, PyTree], Trajectory]:
         state, episodes = carry
         t, keys, noise = x
@@ -105,7 +107,7 @@ def rollout(
         (state, _), trajectory = jax.lax.scan(advance, (state, episodes), (jnp.arange(n_steps), keys, noise))
         return state, trajectory
 
-    def whole_trials(state: RolloutState, x: tuple[Array, ...]) -> tuple[RolloutState, Trajectory]:
+    def whole_trials(state: RolloutState, x: tuple[Any, ...]) -> tuple[RolloutState, Trajectory]:
         key_task, key_reset, *xs = x
         episodes = _empty_episodes(agent, trial, state, n_envs)
         (state, _), trajectory = jax.lax.scan(advance, (state, episodes), tuple(xs))
@@ -158,7 +160,7 @@ class Episodes(eqx.Module):
     """The running episode of each environment, for agents that adapt when it ends."""
 
     steps: Trajectory
-    length: Float[Array, " batch"]
+    length: Int[Array, " batch"]
 
 
 def _empty_episodes(agent: Agent, trial: Trial, state: RolloutState, n_envs: int) -> Episodes | None:
@@ -166,9 +168,7 @@ def _empty_episodes(agent: Agent, trial: Trial, state: RolloutState, n_envs: int
         return None
     key = jax.random.key(0)
     noise = jax.eval_shape(jax.vmap(agent.sample_noise), jax.random.split(key, n_envs))
-    shapes = jax.eval_shape(
-        lambda s, k, e: step(agent, trial, s, k, e), state, jax.random.split(key, n_envs), noise
-    )
+    shapes = jax.eval_shape(lambda s, k, e: step(agent, trial, s, k, e), state, jax.random.split(key, n_envs), noise)
     happened = Trajectory(state.token, shapes[1], shapes[2])
     steps = jax.tree.map(lambda leaf: jnp.zeros((trial.env.horizon, *leaf.shape), leaf.dtype), happened)
     return Episodes(steps, jnp.zeros(n_envs, jnp.int32))

@@ -7,7 +7,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
@@ -26,7 +25,7 @@ class Traced(Env):
     env: Env
 
     @property
-    def horizon(self) -> int:  # type: ignore[override]
+    def horizon(self) -> int:
         return self.env.horizon
 
     @property
@@ -56,6 +55,9 @@ class Traced(Env):
 
     def reset(self, key: Key[Array, ""], task: Task) -> tuple[PyTree, Shaped[Array, "*obs"]]:
         return self.env.reset(key, task)
+
+    def restart(self, key: Key[Array, ""], state: PyTree, task: Task) -> tuple[PyTree, Shaped[Array, "*obs"]]:
+        return self.env.restart(key, state, task)
 
     def step(
         self, key: Key[Array, ""], state: PyTree, action: Shaped[Array, "*act"], task: Task

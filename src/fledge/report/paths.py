@@ -1,14 +1,17 @@
-"""Walked paths: one row for a task, its episodes side by side, so that one sees the search and then the straight way."""
+"""Walked paths: one row for a task, its episodes side by side, so that search and straight way are seen."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.markers import MarkerStyle
 from matplotlib.patches import Circle, Rectangle
 
 from fledge.core.records import Scene, WalkedEpisode, WalkedTrial
@@ -57,11 +60,12 @@ def draw_walks(trials: Sequence[WalkedTrial], name: str, label: str) -> Drawn:
                 axes.set_ylabel(trial.task, fontsize=9.5, color=INK, labelpad=5)
             rows += _rows(trial, k, walk)
     _legend(figure.add_axes((0, 0, 1, 0.42 / height)), width)
+    grid = any(trial.scene["kind"] == "grid" for trial in trials)
     caption = (
         "One row for a task, its episodes from left to right, each titled with its return. Colour runs from the "
-        "episode's first step to its last; moves along the same edge are drawn side by side; ×n counts steps spent in "
-        f"place. {'Most likely' if trials[0].greedy else 'Sampled'} actions, {trials[0].split} tasks, "
-        f"seed {trials[0].seed}."
+        "episode's first step to its last"
+        + ("; moves along one edge are drawn side by side; ×n counts steps spent in place. " if grid else ". ")
+        + f"{'Most likely' if trials[0].greedy else 'Sampled'} actions, {trials[0].split} tasks, seed {trials[0].seed}."
     )
     return Drawn(name, f"Walked paths: {label}", caption, to_svg(figure), WALK_COLUMNS, rows)
 
@@ -124,16 +128,16 @@ def _walk_grid(axes: Axes, walk: WalkedEpisode) -> None:
             LineCollection(list(moved), colors=TIME(times / n), linewidths=1.8, capstyle="round", zorder=3)
         )
         _arrows(axes, moved.mean(axis=1), moved[:, 1] - moved[:, 0], times / n)
-    stays = Counter(tuple(p) for p, q in zip(walk.positions, walk.positions[1:], strict=False) if (p == q).all())
+    stays = Counter(tuple(p) for p, q in pairwise(walk.positions) if (p == q).all())
     for (x, y), count in stays.items():
         axes.text(x - 0.45, y + 0.47, f"×{count}", fontsize=7.5, color=INK, ha="left", va="top", zorder=6)
 
 
 def _lanes(positions: Float[np.ndarray, "visit 2"]) -> tuple[Float[np.ndarray, "move 2 2"], Float[np.ndarray, " move"]]:
-    """Each move as a segment, and when it was made. The second walk along an edge is shifted to its right, and so on."""
+    """Each move as a segment, and when it was made. Each further walk along an edge is shifted to its right."""
     used: Counter[frozenset[tuple[float, ...]]] = Counter()
     moves, times = [], []
-    for t, (a, b) in enumerate(zip(positions, positions[1:], strict=False)):
+    for t, (a, b) in enumerate(pairwise(positions)):
         if (a == b).all():
             continue
         edge = frozenset((tuple(a.tolist()), tuple(b.tolist())))
@@ -168,8 +172,9 @@ def _arrows(
     angles = np.degrees(np.arctan2(along[:, 1], along[:, 0])).round(-1)
     for angle in np.unique(angles):
         here = angles == angle
-        marker = (3, 0, float(angle) - 90)
-        axes.scatter(*at[here].T, marker=marker, s=34, c=TIME(time[here]), linewidths=0, zorder=4)
+        triangle = MarkerStyle((3, 0, float(angle) - 90))
+        x, y = at[here].T
+        axes.scatter(x, y, marker=triangle, s=34, c=TIME(time[here]), linewidths=0, zorder=4)
 
 
 def _legend(axes: Axes, width: float) -> None:
@@ -177,14 +182,14 @@ def _legend(axes: Axes, width: float) -> None:
     axes.set_axis_off()
     axes.set_xlim(0, width)
     axes.set_ylim(0, 1)
-    text = {"va": "center", "fontsize": 9.5, "color": INK}
+    text: dict[str, Any] = {"va": "center", "fontsize": 9.5, "color": INK}
     axes.plot(_LEFT + 0.08, 0.5, marker="s", markersize=7, color="none", markeredgecolor=INK)
     axes.text(_LEFT + 0.24, 0.5, "start", **text)
     axes.plot(_LEFT + 0.84, 0.5, marker="*", markersize=11, color=_GOAL, markeredgewidth=0)
     axes.text(_LEFT + 1.0, 0.5, "goal", **text)
     left, long = _LEFT + 2.35, 1.1
     edges = np.linspace(left, left + long, 25)
-    bar = [[(a, 0.5), (b, 0.5)] for a, b in zip(edges, edges[1:], strict=False)]
+    bar = [[(a, 0.5), (b, 0.5)] for a, b in pairwise(edges)]
     axes.add_collection(LineCollection(bar, colors=TIME(np.linspace(0, 1, 24)), linewidths=4))
     axes.text(left - 0.1, 0.5, "first step", ha="right", **text)
     axes.text(left + long + 0.1, 0.5, "last step", **text)

@@ -69,23 +69,23 @@ def read_run(folder: Path) -> Run:
         raise DataError(f"There is no run folder {folder}. Make one with: fledge run RECIPE --out {folder}")
     notes: list[str] = []
 
-    def attempt(name: str, read: Callable[[Path], T], otherwise: T, *, optional: bool = False) -> T:
+    def attempt(name: str, read: Callable[[Path], T], *, optional: bool = False) -> T | None:
         if not (folder / name).exists():
             if not optional:
                 notes.append(f"{name} is not in {folder}: what it would show is left out.")
-            return otherwise
+            return None
         try:
             return read(folder / name)
         except DataError as error:
             notes.append(str(error))
-            return otherwise
+            return None
 
-    config = attempt("config.toml", _read_config, {})
-    record = attempt("record.json", read_record, None)
-    metrics = attempt("metrics.jsonl", lambda path: read_metrics(path, whole_lines=True), None)
-    curves = attempt("curves.csv", read_curves, Curves.empty())
-    results = attempt("results.csv", read_results, [], optional=True)
-    paths = attempt("paths.json", read_paths, [], optional=True)
+    config = attempt("config.toml", _read_config) or {}
+    record = attempt("record.json", read_record)
+    metrics = attempt("metrics.jsonl", lambda path: read_metrics(path, whole_lines=True))
+    curves = attempt("curves.csv", read_curves) or Curves.empty()
+    results = attempt("results.csv", read_results, optional=True) or []
+    paths = attempt("paths.json", read_paths, optional=True) or []
     name = str(config.get("name") or (record.recipe if record else folder.name))
     if record is not None and not record.finished:
         notes.append(f"The run in {folder} has not finished; go on with: fledge resume {folder}")

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -25,8 +26,9 @@ COLOURS = dict(zip((*SERIES, INK, MUTED, GRID, CELL, WALL), (*_DARK_SERIES, *_DA
 REFERENCE_DASHES = ((0, (1, 1.5)), (0, (3, 1.5, 1, 1.5)), (0, (5, 1, 1, 1, 1, 1)))
 TIME = LinearSegmentedColormap.from_list("time", ["#2f7fd6", "#a05fb4", "#e8702a"])
 """First step blue, last step orange: both stand out on light and on dark, in every kind of colour vision."""
+_PIXELS_PER_POINT = 1.42  # text of 10.5 points is 15 pixels on the page
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, 'DejaVu Sans', sans-serif"
-_SETTINGS = {"svg.fonttype": "none", "font.size": 10.5, "axes.linewidth": 0.8, "font.family": "DejaVu Sans"}
+_SETTINGS: Any = {"svg.fonttype": "none", "font.size": 10.5, "axes.linewidth": 0.8, "font.family": "DejaVu Sans"}
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,13 @@ class Drawn:
     def inline(self) -> str:
         """The SVG for a page: colours are CSS variables, and its ids belong to this figure alone."""
         svg = self.svg[self.svg.index("<svg") :]
+        wide = round(_PIXELS_PER_POINT * float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]))  # type: ignore[index]
         svg = (
             re.sub(r'\s(xmlns(:\w+)?|width|height|version)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
         )
-        svg = svg.replace("<svg", f'<svg role="img" aria-label="{_attribute(self.title)}"', 1)
+        svg = svg.replace(
+            "<svg", f'<svg style="max-width: {wide}px" role="img" aria-label="{_attribute(self.title)}"', 1
+        )
         svg = re.sub(r'\bid="', f'id="{self.name}-', svg)
         svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{self.name}-", svg)
         return re.sub("|".join(COLOURS), lambda found: f"var({variable(found[0])}, {found[0]})", svg)

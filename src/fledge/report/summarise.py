@@ -180,7 +180,7 @@ def changes(panels: Sequence[Panel]) -> list[Change]:
             gain = stats.bootstrap(ends, lambda s: stats.iqm(s[..., 1]) - stats.iqm(s[..., 0]))
             whole = stats.bootstrap(ends[..., 1], whole_seeds=True)
             key = (line.label, line.series, panel.split, panel.metric, panel.x_unit)
-            table.append(Change(*key, *line.xs[[0, -1]].tolist(), first, last, gain, whole))
+            table.append(Change(*key, float(line.xs[0]), float(line.xs[-1]), first, last, gain, whole))
     return table
 
 
@@ -211,7 +211,7 @@ def _scores_at(cube: Cube, x: float, tasks: Sequence[str]) -> Float[np.ndarray, 
 
 
 def _at(estimate: Estimate, k: int) -> Estimate:
-    return estimate._replace(**{name: np.asarray(getattr(estimate, name)[k]) for name in ("value", "lo", "hi")})
+    return estimate._replace(value=estimate.value[k], lo=estimate.lo[k], hi=estimate.hi[k])
 
 
 def sentences(panels: Sequence[Panel], table: Sequence[Change]) -> list[str]:
@@ -226,8 +226,8 @@ def sentences(panels: Sequence[Panel], table: Sequence[Change]) -> list[str]:
 def _sentence(row: Change) -> str:
     unit = row.x_unit.replace("_", " ")
     return (
-        f"On {row.split} tasks, {row.label} goes from {interval(row.first)} in {unit} {row.first_x:g} "
-        f"to {interval(row.last)} in {unit} {row.last_x:g}."
+        f"On {row.split} tasks, {row.label} goes from {interval(row.first)} in {unit}\N{NO-BREAK SPACE}{row.first_x:g} "
+        f"to {interval(row.last)} in {unit}\N{NO-BREAK SPACE}{row.last_x:g}."
     )
 
 

@@ -105,7 +105,7 @@ def _coverage(draw, *, n=150, **options):
 
 
 def test_the_interval_covers_the_truth_about_95_times_in_100():
-    """150 draws: the standard error of a share near 0.95 is 0.018; percentile bounds of 20 seeds run a little narrow."""
+    """150 draws: a share near 0.95 has a standard error of 0.018; percentile bounds of 20 seeds run a little narrow."""
     assert 0.89 <= _coverage(lambda rng: rng.normal(size=(20, 5))) <= 0.99
 
 

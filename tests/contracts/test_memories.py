@@ -1,0 +1,127 @@
+"""The exam that every registered memory takes: one story, told step by step, at once, or in pieces."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fledge.agents.build import MEMORIES
+from fledge.nets.recurrent import LinearMemory
+
+TIME, BATCH, WIDTH, SIZE = 7, 3, 5, 4
+
+
+@cache
+def build(name):
+    return MEMORIES[name][0](jax.random.key(0), WIDTH, SIZE)
+
+
+@pytest.fixture(params=sorted(MEMORIES))
+def memory(request):
+    return build(request.param)
+
+
+@pytest.fixture
+def tokens():
+    return jax.random.normal(jax.random.key(1), (TIME, BATCH, WIDTH))
+
+
+@pytest.fixture
+def resets():
+    return jnp.zeros((TIME, BATCH), bool).at[0].set(True).at[4, 1].set(True).at[5, 2].set(True)
+
+
+def begin(memory):
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (BATCH, *x.shape)), memory.begin())
+
+
+def by_steps(memory, state, tokens, resets):
+    outputs = []
+    for token, reset in zip(tokens, resets, strict=True):
+        state = jax.tree.map(lambda new, old: jnp.where(reset[:, None], new, old), begin(memory), state)  # noqa: B023
+        state, out = memory.step(state, token)
+        outputs.append(out)
+    return state, jnp.stack(outputs)
+
+
+def close(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), a, b)
+
+
+def test_steps_and_scan_tell_the_same_story(memory, tokens, resets):
+    close(memory.scan(begin(memory), tokens, resets), by_steps(memory, begin(memory), tokens, resets))
+
+
+def test_a_scan_in_pieces_is_the_whole_scan(memory, tokens, resets):
+    whole_state, whole = memory.scan(begin(memory), tokens, resets)
+    state, first = memory.scan(begin(memory), tokens[:3], resets[:3])
+    state, second = memory.scan(state, tokens[3:], resets[3:])
+    close((state, jnp.concatenate([first, second])), (whole_state, whole))
+
+
+def test_nothing_crosses_a_reset(memory, tokens, resets):
+    changed = tokens.at[:4, 1].add(3.0)
+    _, before = memory.scan(begin(memory), tokens, resets)
+    _, after = memory.scan(begin(memory), changed, resets)
+    np.testing.assert_array_equal(before[4:, 1], after[4:, 1])
+
+
+def test_the_future_does_not_reach_the_past(memory, tokens, resets):
+    _, before = memory.scan(begin(memory), tokens, resets)
+    _, after = memory.scan(begin(memory), tokens.at[5:].add(1.0), resets)
+    np.testing.assert_allclose(before[:5], after[:5], atol=1e-6)
+
+
+def test_a_batch_is_its_members_one_by_one(memory, tokens, resets):
+    state, together = memory.scan(begin(memory), tokens, resets)
+    one, alone = memory.scan(memory.begin(), tokens[:, 1], resets[:, 1])
+    close((one, alone), (jax.tree.map(lambda x: x[1], state), together[:, 1]))
+
+
+def test_gradients_of_the_scan_are_those_of_the_steps(memory, tokens, resets):
+    weight = jax.random.normal(jax.random.key(2), (TIME, BATCH, memory.out_size))
+
+    def loss(how):
+        return lambda memory, tokens: jnp.sum(weight * how(memory, tokens)[1])
+
+    by_scan = jax.jit(jax.grad(loss(lambda m, x: m.scan(begin(m), x, resets)), argnums=(0, 1)))(memory, tokens)
+    by_step = jax.jit(jax.grad(loss(lambda m, x: by_steps(m, begin(m), x, resets)), argnums=(0, 1)))(memory, tokens)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), by_scan, by_step)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(by_scan))
+
+
+def test_the_initial_state_gets_its_gradient(memory, tokens):
+    if not jax.tree.leaves(memory.begin()):
+        return
+    no_resets = jnp.zeros((TIME, BATCH), bool)
+    state = jax.tree.map(lambda x: x + 0.3, begin(memory))
+
+    def loss(how):
+        return lambda state: jnp.sum(jnp.sin(how(state)[1]))
+
+    a = jax.grad(loss(lambda s: memory.scan(s, tokens, no_resets)))(state)
+    b = jax.grad(loss(lambda s: by_steps(memory, s, tokens, no_resets)))(state)
+    close(a, b)
+
+
+def test_the_output_has_the_promised_width_and_the_state_its_shape(memory, tokens, resets):
+    state, outputs = memory.scan(begin(memory), tokens, resets)
+    assert outputs.shape == (TIME, BATCH, memory.out_size)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), begin(memory)
+    )
+
+
+def test_the_parallel_and_the_sequential_linear_scan_agree(tokens, resets):
+    sequential = LinearMemory.init(jax.random.key(0), WIDTH, SIZE)
+    parallel = LinearMemory.init(jax.random.key(0), WIDTH, SIZE, parallel=True)
+
+    def loss(memory, tokens):
+        state, out = memory.scan(begin(memory), tokens, resets)
+        return jnp.sum(jnp.cos(out)) + jnp.sum(state**2), out
+
+    (_, a), grad_a = jax.value_and_grad(loss, argnums=1, has_aux=True)(sequential, tokens)
+    (_, b), grad_b = jax.value_and_grad(loss, argnums=1, has_aux=True)(parallel, tokens)
+    close((a, grad_a), (b, grad_b))
