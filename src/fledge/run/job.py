@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
@@ -38,6 +38,7 @@ class Job:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+@runtime_checkable
 class Program(Protocol):
     """What runs the recipes of one kind."""
 

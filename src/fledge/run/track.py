@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -37,6 +37,7 @@ class Point:
     """Means over the chunk; NaN where a metric says nothing."""
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Somebody who is told how training goes."""
 
@@ -220,7 +221,7 @@ def _return(point: Point) -> str:
     return ""
 
 
-def _short(n: float) -> str:
+def _short(n: float | int) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if n >= size:
             return f"{n / size:.3g}{letter}"
