@@ -32,6 +32,13 @@ class Job:
     track: Sequence[str] = ()
     console: Console = field(default_factory=lambda: Console(stderr=True))
     """Where progress and remarks go."""
+    study: Path | None = None
+    """The folder of the study that this run is an arm of."""
+
+    @property
+    def resumed_by(self) -> str:
+        """The command that goes on with it."""
+        return f"fledge resume {self.study or self.folder.path}"
 
     def tell(self, line: str) -> None:
         """A remark to whoever is watching."""

@@ -99,7 +99,7 @@ def _promising(job: Job) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        job.tell(f"Stopped. Go on with: fledge resume {job.folder.path}")
+        job.tell(f"Stopped. Go on with: {job.resumed_by}")
         raise
     finally:
         if here:

@@ -164,8 +164,8 @@ class WandbTracker:
         self.run.finish()
 
 
-EXTRA = ("tensorboard", "wandb")
-"""Trackers that an extra installs."""
+EXTRA = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+"""Trackers that an extra of the same name installs, and their packages."""
 
 
 class Trackers:
@@ -193,23 +193,28 @@ class Trackers:
             tracker.close()
 
 
-def extra_trackers(
-    names: Sequence[str], folder: Path, name: str, seeds: Sequence[int], settings: Mapping[str, Any]
-) -> list[Tracker]:
-    """The trackers of these names.
+def check_trackers(names: Sequence[str]) -> None:
+    """Nothing, if all of these trackers can be made.
 
     Raises:
         ConfigError: there is none of a name.
         MissingExtra: its package is not installed.
     """
-    made: list[Tracker] = []
-    for kind in names:
-        if kind not in EXTRA:
-            raise unknown("tracker", kind, EXTRA)
-        made.append(
-            TensorBoardTracker(folder, seeds) if kind == "tensorboard" else WandbTracker(folder, name, settings)
-        )
-    return made
+    for name in names:
+        if name not in EXTRA:
+            raise unknown("tracker", name, EXTRA)
+        need(EXTRA[name], name)
+
+
+def extra_trackers(
+    names: Sequence[str], folder: Path, name: str, seeds: Sequence[int], settings: Mapping[str, Any]
+) -> list[Tracker]:
+    """The trackers of these names; see `check_trackers` for what can be wrong with them."""
+    check_trackers(names)
+    return [
+        TensorBoardTracker(folder, seeds) if kind == "tensorboard" else WandbTracker(folder, name, settings)
+        for kind in names
+    ]
 
 
 def _of_seed(point: Point, i: int) -> dict[str, float]:

@@ -85,6 +85,10 @@ def test_checking_a_broken_recipe_counts_its_faults(broken, capsys):
         (["run", "rl2-gridnav", "learner.n_env=8"], "learner.n_env: there is no such setting. Did you mean 'n_envs'?"),
         (["run", "rl2-gridnav", "learner.n_envs"], "'learner.n_envs' is not key.sub=value"),
         (["run", "rl2-gridnav", "--seeds", "0"], "train.seeds is at least 1, not 0."),
+        (
+            ["run", "rl2-gridnav", "--track", "tensorbord"],
+            "There is no tracker 'tensorbord'. Did you mean 'tensorboard'?",
+        ),
         (["run", "missing.toml"], "There is no file missing.toml"),
         (["show", "rl2-gridnv"], "Did you mean 'rl2-gridnav'?"),
         (["ls", "recipies"], "There is no list 'recipies'. Did you mean 'recipes'?"),
