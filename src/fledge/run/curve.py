@@ -1,0 +1,108 @@
+"""The adaptation curve as an object: what was measured, with intervals, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from rich.table import Table
+
+from fledge.core.errors import unknown
+from fledge.core.records import Cube, Curves
+from fledge.core.stats import Estimate, bootstrap, iqm, mean
+
+MOST_ROWS = 10
+
+
+@dataclass(frozen=True)
+class AdaptationCurve:
+    """Performance in each episode of a trial on tasks of a split, with the references measured beside it."""
+
+    recipe: str
+    split: str
+    curves: Curves
+    """All rows, as in curves.csv."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What was measured."""
+        return tuple(sorted(set(self.curves.where(recipe=self.recipe).metric)))
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Who was measured beside the recipe (`optimum`, `thompson` …)."""
+        return tuple(dict.fromkeys(name for name in self.curves.recipe if name != self.recipe))
+
+    @property
+    def returns(self) -> Float[np.ndarray, "seed task episode"]:
+        """Undiscounted returns, actions sampled."""
+        return self.cube("return").scores
+
+    def cube(self, metric: str = "return", recipe: str | None = None) -> Cube:
+        """The values of a metric as an array (seed, task, episode), with the names of its axes.
+
+        Raises:
+            ConfigError: it was not measured.
+        """
+        rows = self.curves.where(recipe=recipe or self.recipe, split=self.split, metric=metric)
+        if not len(rows):
+            raise unknown("metric in this curve", metric, self.metrics)
+        return rows.cube()
+
+    def estimate(self, metric: str = "return", recipe: str | None = None) -> Estimate:
+        """Interquartile mean and 95 % interval of each episode."""
+        return bootstrap(self.cube(metric, recipe).scores)
+
+    def trial(self, metric: str = "return", recipe: str | None = None) -> Float[np.ndarray, "seed task"]:
+        """Sums over the episodes of a trial."""
+        return self.cube(metric, recipe).scores.sum(-1)
+
+    def table(self) -> Table:
+        """A table for `rich`: one row per episode, interquartile means with 95 % intervals over seeds and tasks."""
+        shown = [metric for metric in ("return", "return_greedy") if metric in self.metrics]
+        cube = self.cube(shown[0])
+        columns = {metric.replace("_", " "): column(self.cube(metric).scores) for metric in shown}
+        if "success" in self.metrics:
+            columns["success"] = [f"{x:.0%}" for x in mean(self.cube("success").scores)] + [""]
+        for name in self.references:
+            columns[name] = column(self.cube("return", name).scores, bounds=False)
+        seeds = "1 seed" if len(cube.seeds) == 1 else f"{len(cube.seeds)} seeds"
+        tasks = f"{len(cube.tasks)} {self.split} task{'s' if len(cube.tasks) > 1 else ''}"
+        return by_episode(f"{self.recipe}: adaptation on {tasks}, {seeds}", columns)
+
+
+def column(scores: Float[np.ndarray, "seed task episode"], *, bounds: bool = True) -> list[str]:
+    """The cells of one column: each episode, and the sum of all."""
+    estimates = [bootstrap(scores[..., k]) if bounds else None for k in range(scores.shape[-1])]
+    estimates += [bootstrap(scores.sum(-1)) if bounds else None]
+    values = [*np.atleast_1d(iqm(scores)), iqm(scores.sum(-1))]
+    return [_cell(float(value), estimate) for value, estimate in zip(values, estimates, strict=True)]
+
+
+def by_episode(title: str, columns: Mapping[str, Sequence[str]]) -> Table:
+    """A table with one row per episode (some, of many) and one for their sum; columns hold a cell for each."""
+    table = Table(title=title, caption="return: interquartile mean [95 % interval] over seeds and tasks")
+    table.add_column("episode", justify="right")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    n = len(next(iter(columns.values()))) - 1
+    for k in _some(n):
+        table.add_row(str(k + 1), *(cells[k] for cells in columns.values()))
+    if n > 1:
+        table.add_section()
+        table.add_row("sum", *(cells[n] for cells in columns.values()))
+    return table
+
+
+def _cell(value: float, estimate: Estimate | None) -> str:
+    lo, hi = (np.nan, np.nan) if estimate is None else (float(estimate.lo), float(estimate.hi))
+    return f"{value:.2f}" if np.isnan(lo) else f"{value:.2f} [{lo:.1f}, {hi:.1f}]"
+
+
+def _some(n: int) -> list[int]:
+    """All of a few episodes; of many, the first, the last, and some between (evenly in their logarithm)."""
+    if n <= MOST_ROWS:
+        return list(range(n))
+    return sorted({0, n - 1, *(round(x) - 1 for x in np.geomspace(1, n, MOST_ROWS))})
