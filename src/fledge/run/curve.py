@@ -98,7 +98,7 @@ def by_episode(title: str, columns: Mapping[str, Sequence[str]]) -> Table:
 
 def _cell(value: float, estimate: Estimate | None) -> str:
     lo, hi = (np.nan, np.nan) if estimate is None else (float(estimate.lo), float(estimate.hi))
-    return f"{value:.2f}" if np.isnan(lo) else f"{value:.2f} [{lo:.1f}, {hi:.1f}]"
+    return f"{value:.2f}" if np.isnan(lo) else f"{value:.2f} [{lo:.2f}, {hi:.2f}]"
 
 
 def _some(n: int) -> list[int]:
