@@ -8,7 +8,8 @@ import pytest
 from jaxtyping import Array, Float, Int
 
 from fledge.core.errors import ConfigError
-from fledge.learn.pieces import PPOSettings, gradient_in_pieces
+from fledge.learn.pieces import gradient_in_pieces
+from fledge.learn.ppo import PPOSettings
 
 EXAMPLES = jax.random.normal(jax.random.key(0), (12, 3))
 ROWS = jax.random.permutation(jax.random.key(1), 12)[:8]
