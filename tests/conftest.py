@@ -1,3 +1,36 @@
-from jaxtyping import install_import_hook
+"""What all tests share: shapes and dtypes are checked wherever `fledge` states them, and compiled programs are kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Before JAX is imported, and inherited by the processes that tests start. One thread per worker: workers share cores.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+for name in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("fledge", "beartype.beartype")
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs() -> Path:
+    """The folder of compiled programs, shared by all workers and by later runs of the tests."""
+    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nobody_debugs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracebacks on the console are asked for by the tests that look at them."""
+    monkeypatch.delenv("FLEDGE_DEBUG", raising=False)

@@ -43,6 +43,7 @@ METRICS: dict[str, Metric] = {
     "log_loss": Metric("nats", "mean negative log likelihood of the true labels", True),
     "calibration_error": Metric("share", "expected distance of stated confidence from frequency", True),
     # Training (metrics.jsonl).
+    "return/per_step": Metric("reward", "mean reward of a step"),
     "return/trial": Metric("reward", "summed return of all episodes of a trial"),
     "return/episode_{n}": Metric("reward", "return of the n-th episode of a trial, counted from 1"),
     "return/best": Metric("reward", "best return of an evaluation so far"),

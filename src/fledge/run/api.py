@@ -1,0 +1,151 @@
+"""What `import fledge` offers: the same things as the command line, as functions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fledge.core.errors import ConfigError
+from fledge.run import config as tomls
+from fledge.run import launch
+from fledge.run import recipe as recipes
+from fledge.run.folder import RunFolder
+from fledge.run.job import Job
+from fledge.run.recipe import KINDS, USUAL_SCALE, Recipe
+
+
+def run(
+    name: str | Path,
+    *,
+    scale: str = USUAL_SCALE,
+    seeds: int | None = None,
+    out: Path | str | None = None,
+    track: Sequence[str] = (),
+    quiet: bool = False,
+    **overrides: Any,
+) -> Any:
+    """Run a recipe from its beginning to its report.
+
+    Args:
+        name: a shipped recipe, or the path of one's own file.
+        scale: `smoke`, `laptop` or `paper`.
+        seeds: how many; by default what the recipe says.
+        out: the run folder; by default runs/<recipe>-<scale>-<counter>.
+        track: extra trackers, `tensorboard` or `wandb`.
+        quiet: no progress on the console.
+        **overrides: settings, as tables (`learner={"n_envs": 32}`) or dotted (`**{"learner.n_envs": 32}`).
+
+    Returns:
+        An object with `.dir` (the run folder) and `.curve` (the adaptation curve).
+
+    Raises:
+        ConfigError: lists everything that is wrong with the settings.
+    """
+    launch.prepare()
+    faults: list[str] = []
+    recipe = recipes.load(name, faults)
+    program = recipes.find(KINDS[recipe.header.kind].program)
+    config = configure(recipe, scale, overrides, seeds, faults)
+    words = ["fledge", "run", str(name), "--scale", scale]
+    words += ["--seeds", str(seeds)] if seeds is not None else []
+    words += [f"{key}={_word(value)}" for key, value in tomls.flatten(tomls.nest(overrides)).items()]
+    folder = RunFolder.create(recipe.name or "unnamed", scale, out)
+    return program.run(Job(recipe, config, scale, folder, shlex.join(words), track, console_of(quiet)))
+
+
+def configure(
+    recipe: Recipe, scale: str, overrides: Mapping[str, Any], seeds: int | None = None, faults: Sequence[str] = ()
+) -> Any:
+    """The effective settings.
+
+    Args:
+        recipe: the recipe.
+        scale: one of its scales.
+        overrides: nested or dotted.
+        seeds: how many, if the recipe's own number is not wanted.
+        faults: what is wrong with the recipe already.
+
+    Raises:
+        ConfigError: lists everything that is wrong.
+    """
+    program = recipes.find(KINDS[recipe.header.kind].program)
+    changes = as_study(overrides) if recipe.header.kind == "study" else tomls.nest(overrides)
+    if seeds is not None:
+        changes = tomls.merge(changes, program.seeded(recipe.base, seeds))
+    found = list(faults)
+    config = recipe.config(scale, changes, found)
+    found += program.faults(config)
+    tomls.refuse(found, f"{recipe.origin} with these changes" if changes else recipe.origin)
+    return config
+
+
+def as_study(overrides: Mapping[str, Any]) -> tomls.Tree:
+    """Changes of a study: its own settings by name, and everything else laid over its arms."""
+    from fledge.run.settings import StudySettings
+
+    own = StudySettings.__dataclass_fields__
+    tree: tomls.Tree = {key: value for key, value in overrides.items() if key.partition(".")[0] in own}
+    arms = tomls.flatten({key: value for key, value in overrides.items() if key.partition(".")[0] not in own})
+    return tomls.merge(tomls.nest(tree), {"overrides": arms} if arms else {})
+
+
+def resume(path: Path | str, *, track: Sequence[str] = (), quiet: bool = False) -> Any:
+    """Go on with a run that was stopped: bit for bit the run that never was (same machine, same device).
+
+    Raises:
+        DataError: no run folder, or one from another version.
+    """
+    launch.prepare()
+    folder = RunFolder.open(path)
+    record = folder.read_record()
+    recipe = recipes.load(folder.config)
+    config = recipe.config()
+    job = Job(recipe, config, record.scale, folder, record.command, track, console_of(quiet))
+    if record.finished:
+        job.tell(f"{path} is finished already; measuring and reporting again.")
+    return recipes.find(KINDS[recipe.header.kind].program).run(job)
+
+
+def load(path: Path | str, *, seed: int | None = None) -> Any:
+    """The trained agent of a run folder; see `fledge.run.agent.LoadedAgent`."""
+    launch.prepare()
+    from fledge.run.agent import load as load_agent
+
+    return load_agent(path, seed=seed)
+
+
+def evaluate(agent: Any, **settings: Any) -> Any:
+    """The adaptation curve of a loaded agent or a run folder; see `fledge.run.agent.evaluate`."""
+    launch.prepare()
+    from fledge.run.agent import evaluate as evaluate_agent
+
+    return evaluate_agent(agent, **settings)
+
+
+def report(folders: Sequence[Path | str], out: Path | str | None = None) -> Path:
+    """One page about one or more run folders (a study counts as its arms); returns the page's path."""
+    from fledge.report.page import write_report
+
+    paths: list[Path] = []
+    for folder in map(Path, folders):
+        RunFolder.open(folder)
+        arms = sorted(p.parent for p in folder.glob("*/record.json"))
+        paths += arms or [folder]
+    if not paths:
+        raise ConfigError("A report is about one run folder or more. Name them: fledge report runs/…")
+    return write_report(paths, Path(out) if out is not None else Path(folders[0]) / "report.html")
+
+
+def console_of(quiet: bool) -> Console:
+    """Where progress goes."""
+    return Console(stderr=True, quiet=quiet)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(list(value) if isinstance(value, tuple) else value)

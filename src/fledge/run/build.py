@@ -1,0 +1,194 @@
+"""From the settings of a meta-RL recipe to environments and learners, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+
+from fledge.agents.build import MEMORIES, PRESETS, memory_agent
+from fledge.agents.references import make_reference
+from fledge.core.contracts import Env
+from fledge.core.errors import FledgeError, unknown
+from fledge.core.types import SPLITS
+from fledge.envs import families
+from fledge.envs.check import check_env
+from fledge.envs.trial import Trial
+from fledge.learn.loop import Loop
+from fledge.learn.ppo import PPO
+from fledge.nets.tokens import FIELDS
+from fledge.run.settings import EnvSettings, MetaRLSettings
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "env.n_episodes": (1, math.inf),
+    "agent.joint_embedding": (0, math.inf),
+    "agent.observation_embedding": (0, math.inf),
+    "agent.action_embedding": (0, math.inf),
+    "agent.reward_embedding": (0, math.inf),
+    "agent.latent_embedding": (0, math.inf),
+    "agent.state_embedding": (0, math.inf),
+    "agent.memory_size": (1, math.inf),
+    "learner.n_envs": (1, math.inf),
+    "learner.unroll_len": (0, math.inf),
+    "learner.n_epochs": (1, math.inf),
+    "learner.n_minibatches": (1, math.inf),
+    "learner.discount": (0, 1),
+    "learner.gae_lambda": (0, 1),
+    "learner.clip_ratio": (0, math.inf),
+    "learner.huber": (0, math.inf),
+    "learner.learning_rate": (0, math.inf),
+    "learner.adam_eps": (0, math.inf),
+    "learner.max_grad_norm": (0, math.inf),
+    "train.env_steps": (1, math.inf),
+    "train.seeds": (1, math.inf),
+    "train.first_seed": (0, 2**31),
+    "train.n_chunks": (1, math.inf),
+    "train.checkpoint_every": (1, math.inf),
+    "evaluation.n_tasks": (0, math.inf),
+    "evaluation.n_repeats": (1, math.inf),
+    "evaluation.n_pictures": (0, math.inf),
+}
+"""Dotted setting → lowest and highest value that makes sense."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a training run is cut: `n_chunks` calls of `chunk_len` updates."""
+
+    n_chunks: int
+    chunk_len: int
+    steps_per_update: int
+
+    @property
+    def n_updates(self) -> int:
+        """Updates in all."""
+        return self.n_chunks * self.chunk_len
+
+    @property
+    def steps_per_chunk(self) -> int:
+        """Environment steps of each seed between two looks at training."""
+        return self.chunk_len * self.steps_per_update
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps of each seed in all."""
+        return self.n_updates * self.steps_per_update
+
+
+def make_env(settings: EnvSettings) -> Env:
+    """The environment: a row of the table of families, or a class of the user's own."""
+    make = families.load if ":" in settings.family else families.make
+    return make(settings.family, **settings.settings)
+
+
+def make_trial(settings: EnvSettings) -> Trial:
+    """Trials of the environment."""
+    return Trial(make_env(settings), settings.n_episodes)
+
+
+def plan_of(config: MetaRLSettings, trial: Trial) -> Plan:
+    """Updates and chunks; `train.env_steps` is rounded to the nearest number of whole chunks."""
+    steps_per_update = (config.learner.unroll_len or trial.horizon) * config.learner.n_envs
+    n_updates = max(1, round(config.train.env_steps / steps_per_update))
+    n_chunks = min(config.train.n_chunks, n_updates)
+    return Plan(n_chunks, max(1, round(n_updates / n_chunks)), steps_per_update)
+
+
+def make_learner(config: MetaRLSettings, trial: Trial) -> PPO:
+    """The learner of these settings."""
+    return PPO(trial, memory_agent(config.agent, trial), config.learner, plan_of(config, trial).n_updates)
+
+
+def make_loop(config: MetaRLSettings, trial: Trial) -> Loop:
+    """The training program."""
+    return Loop(make_learner(config, trial), plan_of(config, trial).chunk_len)
+
+
+def faults_of(config: MetaRLSettings, *, exam: bool = True) -> list[str]:
+    """Everything that is wrong with settings whose types are right, as sentences.
+
+    Args:
+        config: the settings.
+        exam: a user's own environment takes the exam of its contract (seconds).
+    """
+    faults = _limits(config)
+    trial: Trial | None = None
+    try:
+        trial = make_trial(config.env)
+    except FledgeError as error:
+        faults.append(f"env: {error}")
+    if trial is not None and exam and ":" in config.env.family:
+        faults += [f"env: {config.env.family}: {finding}" for finding in check_env(trial.env)]
+    faults += _agent_faults(config, trial if not faults else None)
+    faults += _learner_faults(config)
+    if trial is not None:
+        faults += _evaluation_faults(config, trial)
+    return faults
+
+
+def _limits(config: MetaRLSettings) -> list[str]:
+    faults = []
+    for key, (low, high) in LIMITS.items():
+        table, _, name = key.partition(".")
+        value = getattr(getattr(config, table), name)
+        if not low <= value <= high:
+            wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+            faults.append(f"{key} is {wanted}, not {value:g}.")
+    return faults
+
+
+def _agent_faults(config: MetaRLSettings, trial: Trial | None) -> list[str]:
+    settings = config.agent
+    faults = [
+        f"agent.{key}: {unknown(what, name, known)}"
+        for key, what, name, known in (
+            ("kind", "agent", settings.kind, PRESETS),
+            ("memory", "memory", settings.memory, MEMORIES),
+        )
+        if name not in known
+    ]
+    faults += [f"agent.fields: {unknown('token field', name, FIELDS)}" for name in settings.fields if name not in FIELDS]
+    if trial is not None and not faults:
+        faults += _raised("agent", lambda: jax.eval_shape(memory_agent(settings, trial), jax.random.key(0)))
+    return faults
+
+
+def _learner_faults(config: MetaRLSettings) -> list[str]:
+    s = config.learner
+    faults = []
+    if s.n_minibatches >= 1 and s.n_envs % s.n_minibatches:
+        faults.append(
+            f"learner.n_minibatches: {s.n_envs} environments cannot be cut into {s.n_minibatches} equal parts. "
+            "Make n_envs a multiple of n_minibatches."
+        )
+    if s.split not in SPLITS:
+        faults.append(f"learner.split: {unknown('split', s.split, SPLITS)}")
+    return faults
+
+
+def _evaluation_faults(config: MetaRLSettings, trial: Trial) -> list[str]:
+    faults = []
+    for name in config.evaluation.references:
+        faults += _raised("evaluation.references", lambda: make_reference(name, trial))  # noqa: B023
+    if config.evaluation.n_tasks == 0 and trial.enumerate(config.evaluation.split) is None:
+        faults.append(
+            f"evaluation.n_tasks: 0 means every task, but the tasks of '{config.env.family}' cannot be listed. "
+            "Say how many to draw."
+        )
+    return faults
+
+
+def _raised(where: str, call: Callable[[], Any]) -> list[str]:
+    try:
+        call()
+    except FledgeError as error:
+        return [f"{where}: {error}"]
+    return []
+
+
+def one_seed(config: MetaRLSettings, seed: int) -> MetaRLSettings:
+    """The settings that train only this seed."""
+    return replace(config, train=replace(config.train, seeds=1, first_seed=seed))

@@ -1,0 +1,81 @@
+"""What a recipe of each kind can set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fledge.agents.build import MemoryAgentSettings
+from fledge.learn.ppo import PPOSettings
+
+Scalar = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
+"""What a setting of an environment may be."""
+
+
+@dataclass(frozen=True)
+class EnvSettings:
+    """Which family, how many episodes to a trial, and what to change in the family's own settings."""
+
+    family: str = "gridnav"
+    """A name of `fledge ls envs`, or `module:Name` for a class of one's own."""
+    n_episodes: int = 4
+    settings: dict[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long, how often, how finely."""
+
+    env_steps: int = 1_000_000
+    """Environment steps of each seed, rounded to whole chunks of updates."""
+    seeds: int = 1
+    """Independent runs, trained side by side in one program."""
+    first_seed: int = 0
+    n_chunks: int = 50
+    """Calls of the compiled program: metrics leave it, and checkpoints can be written, between two of them."""
+    checkpoint_every: int = 10
+    """In chunks; there is always one at the end."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is measured after training."""
+
+    split: Literal["train", "test", "ood"] = "test"
+    n_tasks: int = 0
+    """0 takes every task of a split that can be listed."""
+    n_repeats: int = 10
+    """Trials per task with sampled actions; their mean is kept."""
+    greedy_too: bool = True
+    """Also measure with the most likely action each step (one trial per task)."""
+    references: tuple[str, ...] = ()
+    """Agents that nobody trained, for comparison."""
+    n_pictures: int = 6
+    """Tasks whose walked paths are kept for pictures, where the environment has any."""
+    seed: int = 0
+    """Of the evaluation's own randomness: the same for all seeds and all recipes, so that they meet the same tasks."""
+
+
+@dataclass(frozen=True)
+class MetaRLSettings:
+    """Train an agent with a memory over a family of tasks, and measure how fast it adapts."""
+
+    env: EnvSettings = EnvSettings()
+    agent: MemoryAgentSettings = MemoryAgentSettings()
+    learner: PPOSettings = PPOSettings()
+    train: TrainSettings = TrainSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Several recipes side by side, at the same scale."""
+
+    recipes: tuple[str, ...] = ()
+    """The arms: names of recipes."""
+    claims: tuple[str, ...] = ()
+    """What the paper says about their order, as "A > B": B's trials earn less. Tested by the chance of improvement."""
+    published: dict[str, float] = field(default_factory=dict)
+    """Arm → the published return of a trial, where there is one."""
+    overrides: dict[str, Scalar] = field(default_factory=dict)
+    """Dotted setting → value, laid over every arm."""

@@ -1,0 +1,188 @@
+"""The program of studies: several recipes at one scale, side by side, with one table and one report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from fledge.core.errors import ConfigError, FledgeError
+from fledge.core.records import Result, RunRecord, read_curves, write_results
+from fledge.core.stats import bootstrap, probability_of_improvement
+from fledge.report.page import write_report
+from fledge.run import config as tomls
+from fledge.run import recipe as recipes
+from fledge.run.curve import AdaptationCurve
+from fledge.run.folder import RunFolder
+from fledge.run.job import Clock, Job, begin_record
+from fledge.run.program import MetaRLRun
+from fledge.run.recipe import KINDS, Recipe
+from fledge.run.settings import StudySettings
+
+UNTESTED = "not tested at this scale"
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A finished study."""
+
+    dir: Path
+    runs: Mapping[str, MetaRLRun]
+    """Arm → its run."""
+    results: Sequence[Result]
+
+    @property
+    def curve(self) -> AdaptationCurve:
+        """The first arm's."""
+        return next(iter(self.runs.values())).curve
+
+    def show(self, console: Console) -> None:
+        """Print the arms' curves, the table of results, and where everything lies."""
+        for run in self.runs.values():
+            console.print(run.curve.table())
+        console.print(table_of(self.results))
+        console.print(f"report: {self.dir / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+class StudyProgram:
+    """Runs recipes one after the other. Arms that are finished already are not run again."""
+
+    def faults(self, config: StudySettings) -> list[str]:
+        """Everything that is wrong with the settings, those of the arms included."""
+        faults = [] if config.recipes else ["recipes is a list of at least one recipe, not []."]
+        arms = {}
+        for name in config.recipes:
+            try:
+                arm = recipes.load(name)
+                arm_config = arm.config(changes=tomls.nest(config.overrides))
+                program = recipes.find(KINDS[arm.header.kind].program)
+                faults += [f"{name}: {fault}" for fault in program.faults(arm_config)]
+                arms[arm.name] = arm
+            except FledgeError as error:
+                faults.append(f"recipes: {error}")
+        for claim in config.claims:
+            try:
+                sides = sides_of(claim)
+            except ConfigError as error:
+                faults.append(f"claims: {error}")
+                continue
+            faults += [f"claims: '{side}' is none of the study's recipes." for side in sides if side not in arms]
+        return faults
+
+    def seeded(self, config: StudySettings, seeds: int) -> Mapping[str, Any]:
+        """The change that gives every arm so many seeds."""
+        return {"overrides": {"train.seeds": seeds}}
+
+    def run(self, job: Job) -> StudyRun:
+        """Run what is not finished, then compare."""
+        config: StudySettings = job.config
+        clock = Clock(job.folder.record, begin_record(job, ()))
+        runs: dict[str, MetaRLRun] = {}
+        steps = 0
+        for name in config.recipes:
+            arm = recipes.load(name)
+            runs[arm.name] = _run_arm(job, arm)
+            record = RunFolder(runs[arm.name].dir).read_record()
+            steps += record.env_steps * len(record.seeds)
+            clock.note(env_steps=steps)
+        results = compare(job.recipe.name, job.scale, config, {name: run.curve for name, run in runs.items()})
+        write_results(job.folder.results, results)
+        write_report([run.dir for run in runs.values()], job.folder.report)
+        clock.note(finished=True)
+        return StudyRun(job.folder.path, runs, results)
+
+
+PROGRAM = StudyProgram()
+
+
+def _run_arm(job: Job, arm: Recipe) -> MetaRLRun:
+    folder = RunFolder(job.folder.path / arm.name)
+    config = arm.config(job.scale, tomls.nest(job.config.overrides))
+    finished = folder.record.exists() and _finished(folder.read_record())
+    if finished:
+        split = config.evaluation.split
+        return MetaRLRun(folder.path, AdaptationCurve(arm.name, split, read_curves(folder.curves)))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    program = recipes.find(KINDS[arm.header.kind].program)
+    command = " ".join([f"fledge run {arm.name} --scale {job.scale}", *_words(job.config.overrides)])
+    return program.run(Job(arm, config, job.scale, folder, command, job.track, job.console))
+
+
+def _words(overrides: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in overrides.items()]
+
+
+def _finished(record: RunRecord) -> bool:
+    return record.finished
+
+
+def sides_of(claim: str) -> tuple[str, str]:
+    """Better and worse arm of "A > B".
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    better, sign, worse = (part.strip() for part in claim.partition(">"))
+    if not (better and sign and worse):
+        raise ConfigError(f"'{claim}' is not of the form \"A > B\", with A and B among the study's recipes.")
+    return better, worse
+
+
+def compare(study: str, scale: str, config: StudySettings, curves: Mapping[str, AdaptationCurve]) -> list[Result]:
+    """The rows of results.csv: each arm's returns, and what became of each claim."""
+    results = []
+    for arm, curve in curves.items():
+        scores = curve.cube("return").scores
+        published = config.published.get(arm)
+        last = scores.shape[-1]
+        row = _result(study, arm, "return of a trial", scores.sum(-1))
+        results.append(_judged(row, published, scale))
+        results.append(_result(study, arm, "return of episode 1", scores[..., 0]))
+        if last > 1:
+            results.append(_result(study, arm, f"return of episode {last}", scores[..., -1]))
+    first = next(iter(curves.values()))
+    for name in first.references:
+        results.append(_result(study, name, "return of a trial", first.trial("return", name)))
+    for claim in config.claims:
+        better, worse = (curves[side].trial("return") for side in sides_of(claim))
+        chance = probability_of_improvement(better, worse)
+        value, lo, hi = (float(x) for x in chance[:3])
+        verdict = UNTESTED
+        if scale != "smoke" and not np.isnan(lo):
+            verdict = "reproduced" if lo > 0.5 else "not reproduced"
+        results.append(Result(study, claim, "chance of improvement", value, lo, hi, chance.n_seeds, None, verdict))
+    return results
+
+
+def _result(study: str, arm: str, metric: str, scores: np.ndarray) -> Result:
+    estimate = bootstrap(scores)
+    value, lo, hi = (float(x) for x in estimate[:3])
+    n = estimate.n_seeds
+    return Result(study, arm, metric, value, None if np.isnan(lo) else lo, None if np.isnan(hi) else hi, n)
+
+
+def _judged(row: Result, published: float | None, scale: str) -> Result:
+    """A row beside the published number: reproduced if that lies inside the interval or below it (higher is better)."""
+    if published is None:
+        return row
+    verdict = UNTESTED
+    if scale == "paper" and row.hi is not None:
+        verdict = "reproduced" if row.hi >= published else "not reproduced"
+    return Result(row.study, row.arm, row.metric, row.value, row.lo, row.hi, row.n, published, verdict)
+
+
+def table_of(results: Sequence[Result]) -> Table:
+    """The table of a study for `rich`."""
+    table = Table(title=f"{results[0].study}: interquartile means [95 % intervals]" if results else "no results")
+    for name in ("arm", "metric", "value", "n", "published", "verdict"):
+        table.add_column(name, justify="right" if name in ("value", "n", "published") else "left")
+    for row in results:
+        interval = "" if row.lo is None or row.hi is None else f" [{row.lo:.2f}, {row.hi:.2f}]"
+        published = "" if row.published is None else f"{row.published:g}"
+        table.add_row(row.arm, row.metric, f"{row.value:.2f}{interval}", str(row.n or ""), published, row.verdict)
+    return table
