@@ -34,3 +34,12 @@ def compiled_programs() -> Path:
 def nobody_debugs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tracebacks on the console are asked for by the tests that look at them."""
     monkeypatch.delenv("FLEDGE_DEBUG", raising=False)
+
+
+@pytest.fixture(scope="session")
+def gridnav_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished smoke run of rl2-gridnav, made through the API. Copy it before changing it."""
+    import fledge
+
+    folder = tmp_path_factory.mktemp("runs") / "gridnav"
+    return fledge.run("rl2-gridnav", scale="smoke", out=folder, quiet=True).dir

@@ -91,6 +91,4 @@ def _value(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (list, dict)):
-        return str(value or "none")
     return f"{value:,}".replace(",", "_") if isinstance(value, int) else str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from fledge.core.errors import unknown
 from fledge.core.records import Cube, Curves
-from fledge.core.stats import Estimate, bootstrap, iqm
+from fledge.core.stats import Estimate, bootstrap, iqm, mean
 
 MOST_ROWS = 10
 
@@ -59,37 +59,46 @@ class AdaptationCurve:
         """Sums over the episodes of a trial."""
         return self.cube(metric, recipe).scores.sum(-1)
 
-    def table(self, metrics: Sequence[str] | None = None) -> Table:
-        """Rows for `rich`: one per episode, interquartile means with 95 % intervals over seeds and tasks."""
-        shown = [m for m in (metrics or ("return", "return_greedy", "success")) if m in self.metrics]
+    def table(self) -> Table:
+        """A table for `rich`: one row per episode, interquartile means with 95 % intervals over seeds and tasks."""
+        shown = [metric for metric in ("return", "return_greedy") if metric in self.metrics]
         cube = self.cube(shown[0])
-        table = Table(
-            title=f"{self.recipe}: adaptation on {len(cube.tasks)} {self.split} tasks, {len(cube.seeds)} seed(s)",
-            caption="interquartile mean [95 % interval] over seeds and tasks; the others: interquartile mean",
-        )
-        table.add_column("episode", justify="right")
-        estimates = [self.estimate(metric) for metric in shown]
-        for metric in shown:
-            table.add_column(metric.replace("_", " "), justify="right")
-        beside = [name for name in self.references if len(self.curves.where(recipe=name, metric="return"))]
-        means = [iqm(self.cube("return", name).scores) for name in beside]
-        for name in beside:
-            table.add_column(name, justify="right")
-        for k in _some(len(cube.xs)):
-            cells = [_interval(e, k) for e in estimates] + [f"{mean[k]:.2f}" for mean in means]
-            table.add_row(f"{cube.xs[k]:.0f}", *cells)
-        if len(cube.xs) > 1:
-            sums = [bootstrap(self.trial(metric)) if metric != "success" else None for metric in shown]
-            totals = [_interval(s) if s else "" for s in sums]
-            totals += [f"{iqm(self.trial('return', name)):.2f}" for name in beside]
-            table.add_section()
-            table.add_row("sum", *totals)
-        return table
+        columns = {metric.replace("_", " "): column(self.cube(metric).scores) for metric in shown}
+        if "success" in self.metrics:
+            columns["success"] = [f"{x:.0%}" for x in mean(self.cube("success").scores)] + [""]
+        for name in self.references:
+            columns[name] = column(self.cube("return", name).scores, bounds=False)
+        seeds = "1 seed" if len(cube.seeds) == 1 else f"{len(cube.seeds)} seeds"
+        tasks = f"{len(cube.tasks)} {self.split} task{'s' if len(cube.tasks) > 1 else ''}"
+        return by_episode(f"{self.recipe}: adaptation on {tasks}, {seeds}", columns)
 
 
-def _interval(estimate: Estimate, k: int | None = None) -> str:
-    value, lo, hi = (float(x if k is None else x[k]) for x in estimate[:3])
-    return f"{value:.2f}" if np.isnan(lo) else f"{value:.2f} [{lo:.2f}, {hi:.2f}]"
+def column(scores: Float[np.ndarray, "seed task episode"], *, bounds: bool = True) -> list[str]:
+    """The cells of one column: each episode, and the sum of all."""
+    estimates = [bootstrap(scores[..., k]) if bounds else None for k in range(scores.shape[-1])]
+    estimates += [bootstrap(scores.sum(-1)) if bounds else None]
+    values = [*np.atleast_1d(iqm(scores)), iqm(scores.sum(-1))]
+    return [_cell(float(value), estimate) for value, estimate in zip(values, estimates, strict=True)]
+
+
+def by_episode(title: str, columns: Mapping[str, Sequence[str]]) -> Table:
+    """A table with one row per episode (some, of many) and one for their sum; columns hold a cell for each."""
+    table = Table(title=title, caption="return: interquartile mean [95 % interval] over seeds and tasks")
+    table.add_column("episode", justify="right")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    n = len(next(iter(columns.values()))) - 1
+    for k in _some(n):
+        table.add_row(str(k + 1), *(cells[k] for cells in columns.values()))
+    if n > 1:
+        table.add_section()
+        table.add_row("sum", *(cells[n] for cells in columns.values()))
+    return table
+
+
+def _cell(value: float, estimate: Estimate | None) -> str:
+    lo, hi = (np.nan, np.nan) if estimate is None else (float(estimate.lo), float(estimate.hi))
+    return f"{value:.2f}" if np.isnan(lo) else f"{value:.2f} [{lo:.1f}, {hi:.1f}]"
 
 
 def _some(n: int) -> list[int]:

@@ -17,7 +17,7 @@ from fledge.core.stats import bootstrap, probability_of_improvement
 from fledge.report.page import write_report
 from fledge.run import config as tomls
 from fledge.run import recipe as recipes
-from fledge.run.curve import AdaptationCurve
+from fledge.run.curve import AdaptationCurve, by_episode, column
 from fledge.run.folder import RunFolder
 from fledge.run.job import Clock, Job, begin_record
 from fledge.run.program import MetaRLRun
@@ -42,10 +42,12 @@ class StudyRun:
         return next(iter(self.runs.values())).curve
 
     def show(self, console: Console) -> None:
-        """Print the arms' curves, the table of results, and where everything lies."""
-        for run in self.runs.values():
-            console.print(run.curve.table())
-        console.print(table_of(self.results))
+        """Print the arms' curves side by side, what became of the claims, and where everything lies."""
+        curves = {name: run.curve for name, run in self.runs.items()}
+        console.print(side_by_side(self.results[0].study, curves))
+        judged = [row for row in self.results if row.verdict or row.published is not None]
+        if judged:
+            console.print(table_of(judged))
         console.print(f"report: {self.dir / 'report.html'}", highlight=False, soft_wrap=True)
 
 
@@ -176,13 +178,22 @@ def _judged(row: Result, published: float | None, scale: str) -> Result:
     return Result(row.study, row.arm, row.metric, row.value, row.lo, row.hi, row.n, published, verdict)
 
 
+def side_by_side(study: str, curves: Mapping[str, AdaptationCurve]) -> Table:
+    """The arms' adaptation curves in one table for `rich`, the first arm's references beside them."""
+    columns = {name: column(curve.returns) for name, curve in curves.items()}
+    first = next(iter(curves.values()))
+    columns |= {name: column(first.cube("return", name).scores, bounds=False) for name in first.references}
+    return by_episode(f"{study}: return of each episode on {first.split} tasks", columns)
+
+
 def table_of(results: Sequence[Result]) -> Table:
-    """The table of a study for `rich`."""
-    table = Table(title=f"{results[0].study}: interquartile means [95 % intervals]" if results else "no results")
-    for name in ("arm", "metric", "value", "n", "published", "verdict"):
-        table.add_column(name, justify="right" if name in ("value", "n", "published") else "left")
+    """Results beside what was published or claimed, as a table for `rich`."""
+    table = Table(title="what was claimed, and what came of it")
+    table.add_column("arm or claim")
+    for name in ("metric", "value", "published", "verdict"):
+        table.add_column(name, justify="right" if name in ("value", "published") else "left")
     for row in results:
         interval = "" if row.lo is None or row.hi is None else f" [{row.lo:.2f}, {row.hi:.2f}]"
         published = "" if row.published is None else f"{row.published:g}"
-        table.add_row(row.arm, row.metric, f"{row.value:.2f}{interval}", str(row.n or ""), published, row.verdict)
+        table.add_row(row.arm, row.metric, f"{row.value:.2f}{interval}", published, row.verdict)
     return table
