@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from fledge.agents.build import MEMORIES
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -21,10 +24,17 @@ EXECUTED = (
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to work in; what a page adds to tables and modules is taken away again."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    return tmp_path
+    memories, modules = dict(MEMORIES), set(sys.modules)
+    yield tmp_path
+    MEMORIES.clear()
+    MEMORIES.update(memories)
+    for name in set(sys.modules) - modules:
+        if (tmp_path / f"{name}.py").exists():
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("name", EXECUTED)
