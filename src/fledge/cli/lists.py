@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from rich.table import Table
@@ -33,7 +34,7 @@ Listing = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def _recipes() -> Listing:
-    rows = [(h.name, h.about, h.paper, f"{h.minutes:g}") for h in recipes.headers()]
+    rows: list[tuple[str, ...]] = [(h.name, h.about, h.paper, f"{h.minutes:g}") for h in recipes.headers()]
     return ("recipe", "what it is", "paper", "minutes"), rows
 
 
@@ -81,7 +82,7 @@ def settings(name: str) -> Table:
         found.add_column(column, no_wrap=column == "setting", justify="left", overflow="fold")
     for key in dict.fromkeys(key for values in flat.values() for key in values):
         values = [_value(flat[scale].get(key)) for scale in recipes.SCALES]
-        shown = [values[0], *("·" if a == b else b for a, b in zip(values[:-1], values[1:], strict=True))]
+        shown = [values[0], *("·" if a == b else b for a, b in pairwise(values))]
         found.add_row(key, *shown, recipe.source_of(key))
     return found
 

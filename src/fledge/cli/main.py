@@ -165,14 +165,15 @@ def export(
     _out().print(str(export_agent(folder, out, seed=seed)), highlight=False, soft_wrap=True)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings={"ignore_unknown_options": True})
 def bench(
-    context: typer.Context, what: Annotated[str, typer.Argument(help="A script of benchmarks/.")] = "speed"
+    what: Annotated[str, typer.Argument(help="A script of benchmarks/.")] = "speed",
+    words: Annotated[Optional[list[str]], typer.Argument(metavar="[OPTION]...", help="Its own options.")] = None,  # noqa: UP045
 ) -> None:
     """Run a benchmark (from a checkout of the source)."""
     from fledge.run.launch import benchmark
 
-    raise typer.Exit(benchmark(what, context.args))
+    raise typer.Exit(benchmark(what, words or []))
 
 
 @app.command()

@@ -282,4 +282,3 @@ def check_adapt(adapt: str) -> None:
             f"--adapt {adapt} (gradient steps at test time) is not part of this version. "
             "Use --adapt default: the agent adapts through its memory."
         )
-

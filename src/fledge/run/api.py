@@ -16,6 +16,7 @@ from fledge.run import recipe as recipes
 from fledge.run.folder import RunFolder
 from fledge.run.job import Job
 from fledge.run.recipe import KINDS, USUAL_SCALE, Recipe
+from fledge.run.track import check_trackers
 
 
 def run(
@@ -46,6 +47,7 @@ def run(
         ConfigError: lists everything that is wrong with the settings.
     """
     launch.prepare()
+    check_trackers(track)
     faults: list[str] = []
     recipe = recipes.load(name, faults)
     program = recipes.find(KINDS[recipe.header.kind].program)

@@ -150,7 +150,9 @@ def _agent_faults(config: MetaRLSettings, trial: Trial | None) -> list[str]:
         )
         if name not in known
     ]
-    faults += [f"agent.fields: {unknown('token field', name, FIELDS)}" for name in settings.fields if name not in FIELDS]
+    faults += [
+        f"agent.fields: {unknown('token field', name, FIELDS)}" for name in settings.fields if name not in FIELDS
+    ]
     if trial is not None and not faults:
         faults += _raised("agent", lambda: jax.eval_shape(memory_agent(settings, trial), jax.random.key(0)))
     return faults

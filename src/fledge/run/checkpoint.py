@@ -164,9 +164,11 @@ def _arrays(tree: PyTree) -> tuple[dict[str, _Array], dict[str, str]]:
 
 def _kind(leaf: Any, name: str) -> str:
     if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
-        raise DataError(f"The leaf {name} is a {type(leaf).__name__}; only arrays can be saved. Make it a static field.")
+        raise DataError(
+            f"The leaf {name} is a {type(leaf).__name__}; only arrays can be saved. Make it a static field."
+        )
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return f"key:{jax.random.key_impl(leaf)}"
+        return f"key:{jax.random.key_impl(jax.numpy.asarray(leaf))}"
     return str(leaf.dtype) if str(leaf.dtype) in _NATIVE else f"bits:{leaf.dtype}"
 
 

@@ -104,9 +104,8 @@ def read(cls: type[T], tree: Mapping[str, Any], faults: list[str], where: str = 
     """
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
-    for key in tree:
-        if key not in fields:
-            faults.append(f"{where}{key}: there is no such setting. {nearest(str(key), fields)}")
+    strange = [key for key in tree if key not in fields]
+    faults += [f"{where}{key}: there is no such setting. {nearest(str(key), fields)}" for key in strange]
     values: Tree = {}
     lost = False
     for name, field in fields.items():

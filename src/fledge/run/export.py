@@ -38,7 +38,9 @@ def export_agent(path: Path | str, out: Path | str | None = None, *, seed: int |
     """
     agent = load(path, seed=seed)
     if agent.agent.adapts:
-        raise ContractError(f"{type(agent.agent).__name__} adapts at episode ends by its own code; it has no export yet.")
+        raise ContractError(
+            f"{type(agent.agent).__name__} adapts at episode ends by its own code; it has no export yet."
+        )
     target = Path(out) if out is not None else Path(path) / "agent.zip"
     if target.exists():
         raise ConfigError(f"{target} is there already. Choose another --out, or delete it first.")
@@ -76,8 +78,8 @@ def _functions(loaded: LoadedAgent) -> tuple[dict[str, tuple[Callable[..., Any],
         memory = AgentMemory(
             inner, last_observation, inputs["last_action"], inputs["start"], jax.random.key(0), inputs.get("task")
         )
-        keys = ("observation", "reward", "done", "final_observation")
-        action, after = decide(agent, memory, *(inputs[key] for key in keys), noise)
+        seen, final = inputs["observation"], inputs["final_observation"]
+        action, after = decide(agent, memory, seen, inputs["reward"], inputs["done"], final, noise)
         return action, tuple(jax.tree.leaves((after.inner, after.observation)))
 
     def greedy(inputs: dict[str, Any]) -> tuple[Array, tuple[Array, ...]]:
@@ -99,7 +101,11 @@ def _functions(loaded: LoadedAgent) -> tuple[dict[str, tuple[Callable[..., Any],
     if told:
         inputs["task"] = task
     with_key = inputs | {"key": jnp.zeros(2, jnp.uint32)}
-    functions = {"begin": (begin, []), "greedy": (greedy, [inputs]), "sampled": (sampled, [with_key])}
+    functions: dict[str, tuple[Callable[..., Any], list[Any]]] = {
+        "begin": (begin, []),
+        "greedy": (greedy, [inputs]),
+        "sampled": (sampled, [with_key]),
+    }
     return functions, _about(loaded, with_key)
 
 
@@ -110,7 +116,7 @@ _MEANING = {
     "reward": "what the last action earned",
     "done": "whether the last action ended an episode",
     "final_observation": "what the last action led to (the observation, unless an episode ended)",
-    "start": "whether this is a trial's first decision; then last_action, reward, done and final_observation are ignored",
+    "start": "whether this is a trial's first decision (the last transition is then ignored)",
     "task": "the task vector that this agent is told",
     "key": "two uint32 numbers, fresh at every call: the randomness of a sampled action (not for greedy)",
 }

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
@@ -32,12 +32,20 @@ class Job:
     track: Sequence[str] = ()
     console: Console = field(default_factory=lambda: Console(stderr=True))
     """Where progress and remarks go."""
+    study: Path | None = None
+    """The folder of the study that this run is an arm of."""
+
+    @property
+    def resumed_by(self) -> str:
+        """The command that goes on with it."""
+        return f"fledge resume {self.study or self.folder.path}"
 
     def tell(self, line: str) -> None:
         """A remark to whoever is watching."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+@runtime_checkable
 class Program(Protocol):
     """What runs the recipes of one kind."""
 

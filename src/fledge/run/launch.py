@@ -26,7 +26,7 @@ def prepare() -> None:
             os.environ.setdefault(name, str(n_cores))
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         folder = cache_folder() / "xla"
         try:
             folder.mkdir(parents=True, exist_ok=True)

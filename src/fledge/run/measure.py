@@ -74,7 +74,9 @@ def measure(
     keys = _seed_keys(settings, seeds)
     parts = []
     for is_greedy in greedy if greedy is not None else ((False, True) if settings.greedy_too else (False,)):
-        found = _evaluate(agents, trial, tasks, keys, greedy=is_greedy, n_repeats=1 if is_greedy else settings.n_repeats)
+        found = _evaluate(
+            agents, trial, tasks, keys, greedy=is_greedy, n_repeats=1 if is_greedy else settings.n_repeats
+        )
         values = {"return": np.asarray(found.returns)}
         values |= {name: np.asarray(x) for name, x in found.extras.items() if name in KEPT}
         best = optimum(trial, tasks)

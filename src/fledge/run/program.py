@@ -1,4 +1,4 @@
-"""The program of meta-RL recipes: train all seeds in one compiled program, measure, report. It can be killed anywhere."""
+"""The program of meta-RL recipes: train all seeds side by side, measure, report. It can be killed at any moment."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def state_like(loop: Loop, seeds: tuple[int, ...]) -> PyTree:
 
 @contextmanager
 def _promising(job: Job) -> Iterator[None]:
-    """Turns ctrl-C and SIGTERM into one sentence that says how to go on."""
+    """Answers ctrl-C and SIGTERM with one sentence that says how to go on."""
 
     def stop(signum: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -99,7 +99,8 @@ def _promising(job: Job) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Stopped. Go on with: fledge resume {job.folder.path}") from None
+        job.tell(f"Stopped. Go on with: {job.resumed_by}")
+        raise
     finally:
         if here:
             signal.signal(signal.SIGTERM, before)
@@ -113,9 +114,7 @@ def _train(job: Job, trial: Trial, clock: Clock) -> PyTree:
     state, done = _start(job, loop, seeds)
     if done == plan.n_chunks:
         return state
-    console = ConsoleTracker(
-        job.recipe.name, plan.env_steps, done=done * plan.steps_per_chunk, console=job.console
-    )
+    console = ConsoleTracker(job.recipe.name, plan.env_steps, done=done * plan.steps_per_chunk, console=job.console)
     settings = {"recipe": job.recipe.name, "scale": job.scale}
     extra = extra_trackers(job.track, job.folder.path, job.folder.path.name, seeds, settings)
     with Trackers([console, JSONLTracker(job.folder.metrics), *extra]) as trackers:

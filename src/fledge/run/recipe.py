@@ -177,9 +177,7 @@ def examine(text: str, origin: str, faults: list[str]) -> Recipe:
         raise ConfigError(f"{origin}: {unknown('kind of recipe', str(kind), KINDS)}")
     cls = find(KINDS[kind].config)
     known = (*HEADER, "scale", "source", *(f.name for f in fields(cls)))
-    for key in tree:
-        if key not in known:
-            faults.append(f"{key}: there is no such setting. {nearest(key, known)}")
+    faults += [f"{key}: there is no such setting. {nearest(key, known)}" for key in tree if key not in known]
     header = settings.read(Header, {key: tree[key] for key in HEADER if key in tree} | {"kind": kind}, faults)
     own = {key: value for key, value in tree.items() if key in known and key not in (*HEADER, "scale", "source")}
     base = settings.read(cls, own, faults) or cls()

@@ -60,11 +60,11 @@ class EvaluationSettings:
 class MetaRLSettings:
     """Train an agent with a memory over a family of tasks, and measure how fast it adapts."""
 
-    env: EnvSettings = EnvSettings()
-    agent: MemoryAgentSettings = MemoryAgentSettings()
-    learner: PPOSettings = PPOSettings()
-    train: TrainSettings = TrainSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
+    env: EnvSettings = field(default_factory=EnvSettings)
+    agent: MemoryAgentSettings = field(default_factory=MemoryAgentSettings)
+    learner: PPOSettings = field(default_factory=PPOSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
 @dataclass(frozen=True)

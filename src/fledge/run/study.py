@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fledge.core.errors import ConfigError, FledgeError
-from fledge.core.records import Result, RunRecord, read_curves, write_results
+from fledge.core.records import Result, read_curves, write_results
 from fledge.core.stats import bootstrap, probability_of_improvement
 from fledge.report.page import write_report
 from fledge.run import config as tomls
@@ -105,22 +105,20 @@ PROGRAM = StudyProgram()
 def _run_arm(job: Job, arm: Recipe) -> MetaRLRun:
     folder = RunFolder(job.folder.path / arm.name)
     config = arm.config(job.scale, tomls.nest(job.config.overrides))
-    finished = folder.record.exists() and _finished(folder.read_record())
-    if finished:
+    if folder.record.exists():
+        arm = recipes.load(folder.config)  # as it was when it started
+        config = arm.config()
+    if folder.record.exists() and folder.read_record().finished:
         split = config.evaluation.split
         return MetaRLRun(folder.path, AdaptationCurve(arm.name, split, read_curves(folder.curves)))
     folder.path.mkdir(parents=True, exist_ok=True)
     program = recipes.find(KINDS[arm.header.kind].program)
     command = " ".join([f"fledge run {arm.name} --scale {job.scale}", *_words(job.config.overrides)])
-    return program.run(Job(arm, config, job.scale, folder, command, job.track, job.console))
+    return program.run(Job(arm, config, job.scale, folder, command, job.track, job.console, study=job.folder.path))
 
 
 def _words(overrides: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in overrides.items()]
-
-
-def _finished(record: RunRecord) -> bool:
-    return record.finished
 
 
 def sides_of(claim: str) -> tuple[str, str]:
@@ -148,8 +146,7 @@ def compare(study: str, scale: str, config: StudySettings, curves: Mapping[str, 
         if last > 1:
             results.append(_result(study, arm, f"return of episode {last}", scores[..., -1]))
     first = next(iter(curves.values()))
-    for name in first.references:
-        results.append(_result(study, name, "return of a trial", first.trial("return", name)))
+    results += [_result(study, name, "return of a trial", first.trial("return", name)) for name in first.references]
     for claim in config.claims:
         better, worse = (curves[side].trial("return") for side in sides_of(claim))
         chance = probability_of_improvement(better, worse)

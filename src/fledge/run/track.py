@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -37,6 +37,7 @@ class Point:
     """Means over the chunk; NaN where a metric says nothing."""
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Somebody who is told how training goes."""
 
@@ -112,7 +113,9 @@ class ConsoleTracker:
         if share >= self.next_line or point.env_steps >= self.total:
             self.next_line = (int(share * PLAIN_LINES) + 1) / PLAIN_LINES
             seconds = time.perf_counter() - self.started
-            self._line(f"{self.name}: {_short(point.env_steps)} of {_short(self.total)} steps · {say} · {seconds:.0f} s")
+            self._line(
+                f"{self.name}: {_short(point.env_steps)} of {_short(self.total)} steps · {say} · {seconds:.0f} s"
+            )
 
     def close(self) -> None:
         """Take the bar away."""
@@ -151,7 +154,9 @@ class WandbTracker:
 
     def log(self, point: Point) -> None:
         """All seeds of a chunk, beside one another."""
-        values = {f"{name}/seed-{seed}": v for i, seed in enumerate(point.seeds) for name, v in _of_seed(point, i).items()}
+        values = {
+            f"{name}/seed-{seed}": v for i, seed in enumerate(point.seeds) for name, v in _of_seed(point, i).items()
+        }
         self.run.log(values, step=point.env_steps)
 
     def close(self) -> None:
@@ -159,8 +164,8 @@ class WandbTracker:
         self.run.finish()
 
 
-EXTRA = ("tensorboard", "wandb")
-"""Trackers that an extra installs."""
+EXTRA = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+"""Trackers that an extra of the same name installs, and their packages."""
 
 
 class Trackers:
@@ -188,23 +193,28 @@ class Trackers:
             tracker.close()
 
 
-def extra_trackers(
-    names: Sequence[str], folder: Path, name: str, seeds: Sequence[int], settings: Mapping[str, Any]
-) -> list[Tracker]:
-    """The trackers of these names.
+def check_trackers(names: Sequence[str]) -> None:
+    """Nothing, if all of these trackers can be made.
 
     Raises:
         ConfigError: there is none of a name.
         MissingExtra: its package is not installed.
     """
-    made: list[Tracker] = []
-    for kind in names:
-        if kind not in EXTRA:
-            raise unknown("tracker", kind, EXTRA)
-        made.append(
-            TensorBoardTracker(folder, seeds) if kind == "tensorboard" else WandbTracker(folder, name, settings)
-        )
-    return made
+    for name in names:
+        if name not in EXTRA:
+            raise unknown("tracker", name, EXTRA)
+        need(EXTRA[name], name)
+
+
+def extra_trackers(
+    names: Sequence[str], folder: Path, name: str, seeds: Sequence[int], settings: Mapping[str, Any]
+) -> list[Tracker]:
+    """The trackers of these names; see `check_trackers` for what can be wrong with them."""
+    check_trackers(names)
+    return [
+        TensorBoardTracker(folder, seeds) if kind == "tensorboard" else WandbTracker(folder, name, settings)
+        for kind in names
+    ]
 
 
 def _of_seed(point: Point, i: int) -> dict[str, float]:
@@ -220,7 +230,7 @@ def _return(point: Point) -> str:
     return ""
 
 
-def _short(n: float) -> str:
+def _short(n: float | int) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if n >= size:
             return f"{n / size:.3g}{letter}"
@@ -235,5 +245,3 @@ def _columns() -> tuple[ProgressColumn, ...]:
         TextColumn("{task.fields[say]}"),
         TimeRemainingColumn(),
     )
-
-
