@@ -90,11 +90,11 @@ def make_trial(settings: EnvSettings) -> Trial:
 
 
 def plan_of(config: MetaRLSettings, trial: Trial) -> Plan:
-    """Updates and chunks; `train.env_steps` is rounded to the nearest number of whole chunks."""
+    """Updates and chunks; `train.env_steps` is rounded to whole chunks."""
     steps_per_update = (config.learner.unroll_len or trial.horizon) * config.learner.n_envs
     n_updates = max(1, round(config.train.env_steps / steps_per_update))
-    n_chunks = min(config.train.n_chunks, n_updates)
-    return Plan(n_chunks, max(1, round(n_updates / n_chunks)), steps_per_update)
+    chunk_len = max(1, n_updates // config.train.n_chunks)
+    return Plan(n_updates // chunk_len, chunk_len, steps_per_update)
 
 
 def make_learner(config: MetaRLSettings, trial: Trial) -> PPO:

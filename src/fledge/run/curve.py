@@ -84,7 +84,7 @@ def column(scores: Float[np.ndarray, "seed task episode"], *, bounds: bool = Tru
 def by_episode(title: str, columns: Mapping[str, Sequence[str]]) -> Table:
     """A table with one row per episode (some, of many) and one for their sum; columns hold a cell for each."""
     table = Table(title=title, caption="return: interquartile mean [95 % interval] over seeds and tasks")
-    table.add_column("episode", justify="right")
+    table.add_column("ep.", justify="right", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     n = len(next(iter(columns.values()))) - 1

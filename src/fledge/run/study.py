@@ -187,10 +187,12 @@ def table_of(results: Sequence[Result]) -> Table:
     """Results beside what was published or claimed, as a table for `rich`."""
     table = Table(title="what was claimed, and what came of it")
     table.add_column("arm or claim")
-    for name in ("metric", "value", "published", "verdict"):
+    shown = ["metric", "value", *["published"] * any(row.published is not None for row in results), "verdict"]
+    for name in shown:
         table.add_column(name, justify="right" if name in ("value", "published") else "left")
     for row in results:
         interval = "" if row.lo is None or row.hi is None else f" [{row.lo:.2f}, {row.hi:.2f}]"
-        published = "" if row.published is None else f"{row.published:g}"
-        table.add_row(row.arm, row.metric, f"{row.value:.2f}{interval}", published, row.verdict)
+        cells = {"metric": row.metric, "value": f"{row.value:.2f}{interval}", "verdict": row.verdict}
+        cells["published"] = "" if row.published is None else f"{row.published:g}"
+        table.add_row(row.arm, *(cells[name] for name in shown))
     return table

@@ -226,3 +226,19 @@ def test_a_run_that_goes_wrong_in_no_way_has_finite_metrics(gridnav_run):
 def test_seed_keys_do_not_depend_on_their_number():
     many, one = program.seed_keys((0, 1, 2)), program.seed_keys((2,))
     assert jnp.array_equal(jax.random.key_data(many)[2], jax.random.key_data(one)[0])
+
+
+@pytest.mark.parametrize(
+    ("env_steps", "n_chunks", "wanted"),
+    [
+        (16 * 960, 4, (4, 4)),
+        (130 * 960, 50, (65, 2)),
+        (3 * 960, 50, (3, 1)),
+        (1, 50, (1, 1)),
+        (4166 * 960, 49, (49, 85)),
+    ],
+)
+def test_training_is_cut_into_whole_chunks(env_steps, n_chunks, wanted):
+    config = recipe.load("rl2-gridnav").config("smoke", {"train": {"env_steps": env_steps, "n_chunks": n_chunks}})
+    plan = build.plan_of(config, build.make_trial(config.env))
+    assert (plan.n_chunks, plan.chunk_len) == wanted
