@@ -1,0 +1,107 @@
+"""The documentation speaks of things that exist: commands, pages, recipes, links; its tables are fresh."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+import typer
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from pages import DOCS, ROOT, pages
+
+from fledge.cli.main import app
+from fledge.envs.families import FAMILIES
+from fledge.run import recipe as recipes
+
+COMMANDS: dict[str, typing.Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+SPOKEN = re.compile(r"(?<![\w/])fledge ([a-z]+)\b(.*)")
+
+
+def _code(text: str) -> list[str]:
+    """Fenced lines and `inline code`: where commands are named."""
+    fenced = re.findall(r"^```(?:bash|console|text)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line for block in fenced for line in block.splitlines()] + re.findall(r"`(fledge [^`\n]+)`", text)
+
+
+def _tables():
+    spec = importlib.util.spec_from_file_location("docs_tables", DOCS / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def spoken() -> list[tuple[str, str, str]]:
+    """Page, command and the rest of the line, for each `fledge …` that the documentation names."""
+    found = []
+    for page in pages():
+        for line in _code(page.read_text(encoding="utf-8")):
+            if (match := SPOKEN.search(line)) is not None:
+                found.append((page.name, match[1], match[2]))
+    return found
+
+
+def test_every_command_that_is_named_exists():
+    assert {(page, command) for page, command, _ in spoken() if command not in COMMANDS} == set()
+
+
+def test_every_option_that_is_named_exists():
+    unknown = set()
+    for page, command, rest in spoken():
+        known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
+        unknown |= {(page, command, word) for word in re.findall(r"--[a-z-]+", rest) if word not in known}
+    assert unknown == set()
+
+
+def test_every_command_is_named_somewhere():
+    assert set(COMMANDS) - {command for _, command, _ in spoken()} == set()
+
+
+def test_every_recipe_that_is_named_exists():
+    names = {
+        (page.name, name)
+        for page in pages()
+        for name in re.findall(r"`((?:rl2|memoryless|oracle|study)-[a-z0-9-]+)`", page.read_text(encoding="utf-8"))
+    }
+    own = {"rl2-bandit-small", "rl2-lock", "study-memory"}
+    assert {(page, name) for page, name in names if name not in {*recipes.names(), *own}} == set()
+
+
+def test_every_page_is_in_the_navigation():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r": ([\w/-]+\.md)$", text[text.index("\nnav:") :], re.MULTILINE)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]+)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_generated_table_is_fresh():
+    """All but the optima over drawn tasks, which take long to work out (`python docs/tables.py --check` does it)."""
+    tables = _tables()
+    page = (DOCS / "methods" / "environments.md").read_text(encoding="utf-8")
+    optima = dict(re.findall(r"^\| `([\w-]+)` .*\| ([^|]+) \| [^|]+ \|$", page, re.MULTILINE))
+    assert sorted(optima) == sorted(FAMILIES)
+    stored = iter(optima[name] for name in FAMILIES)
+
+    def optimum(env):
+        before = next(stored)
+        return before if env.enumerate("test") is None else tables.told_optimum(env)
+
+    tables.TABLES["environments"] = lambda: tables.environments(optimum)
+    stale = [p.name for p in pages() if tables.renewed(text := p.read_text(encoding="utf-8")) != text]
+    assert stale == [], "Run: python docs/tables.py"
