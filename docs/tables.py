@@ -42,16 +42,16 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], align: str =
 
 def _space(space: Space) -> str:
     if isinstance(space, Discrete):
-        return f"one of {space.n}"
+        return f"one of {space.n}"
     assert isinstance(space, Box)
     low, high = (f"{bound:.3g}".replace("inf", "∞").replace("-", "−") for bound in (space.low, space.high))
-    return f"{space.size} in [{low}, {high}]" if space.size else "nothing"
+    return f"{space.size} in [{low}, {high}]" if space.size else "nothing"
 
 
 def _count(env: Env) -> str:
     tasks = env.enumerate("test")
     count = "drawn" if tasks is None else str(jax.tree.leaves(tasks)[0].shape[0])
-    return count + (", held out" if env.splits_disjoint else "")
+    return count + (" held out" if env.splits_disjoint else "")
 
 
 def told_optimum(env: Env) -> str:
@@ -101,7 +101,9 @@ def metrics() -> str:
 def extras() -> str:
     """The optional dependencies, as pyproject.toml has them."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    rows = [(f"`fledge[{name}]`", ", ".join(f"`{x}`" for x in of)) for name, of in project["optional-dependencies"].items()]
+    rows = [
+        (f"`fledge[{name}]`", ", ".join(f"`{x}`" for x in of)) for name, of in project["optional-dependencies"].items()
+    ]
     return markdown(("extra", "installs"), rows)
 
 
