@@ -43,3 +43,14 @@ def gridnav_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("runs") / "gridnav"
     return fledge.run("rl2-gridnav", scale="smoke", out=folder, quiet=True).dir
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--renew` writes the stored numbers of tests/golden anew."""
+    parser.addoption("--renew", action="store_true", help="write the stored numbers of tests/golden anew")
+
+
+@pytest.fixture
+def renew(request: pytest.FixtureRequest) -> bool:
+    """Whether stored numbers are to be written anew instead of compared."""
+    return bool(request.config.getoption("--renew"))

@@ -91,9 +91,9 @@ def _render(runs: Sequence[Run], panels: Sequence[Panel], figures: Sequence[Draw
 
 
 def _spots(panel: Panel) -> list[float]:
-    """The x of a table's columns: all of them, or eight spread over them."""
+    """The x of a table's columns: all of them, or five spread over them."""
     xs = np.unique(np.concatenate([line.xs for line in panel.lines]))
-    return xs[np.unique(np.linspace(0, len(xs) - 1, min(len(xs), 8)).round().astype(int))].tolist()
+    return xs[np.unique(np.linspace(0, len(xs) - 1, min(len(xs), 5)).round().astype(int))].tolist()
 
 
 def _point(line: Any, x: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fledge.report.read import Run
 OPTIMUM = "optimum"
 N_POINTS = 80
 """Most points of a learning curve; each averages the updates in its bin of environment steps."""
+_SUMMABLE = ("return", "regret")
 _SPLIT_ORDER = ("test", "ood", "train")
 _LEARNING = ("return/trial", "return/eval", "return/best", "loss/train", "loss/total")
 
@@ -37,6 +39,11 @@ class Line:
         """Where the line is measured."""
         return self.cube.xs
 
+    @cached_property
+    def total(self) -> Estimate:
+        """The sum over all x: what a whole trial brought, where x counts its episodes."""
+        return stats.bootstrap(self.cube.scores.sum(-1))
+
 
 @dataclass(frozen=True, eq=False)
 class Panel:
@@ -46,6 +53,12 @@ class Panel:
     x_unit: str
     metric: str
     lines: Sequence[Line]
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether the sum over x means something: a return or a regret of every episode of a trial."""
+        summable = self.metric.removesuffix("_greedy") in _SUMMABLE
+        return summable and self.x_unit == "episode" and all(len(line.xs) > 1 for line in self.lines)
 
     @property
     def runs(self) -> list[Line]:
@@ -77,12 +90,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Duel:
-    """How likely one line beats another at the last x."""
+    """How likely one line beats another, in a whole trial or (x given) at the last x."""
 
     split: str
     metric: str
     x_unit: str
-    x: float
+    x: float | None
     better: str
     other: str
     probability: Estimate
@@ -185,7 +198,8 @@ def changes(panels: Sequence[Panel]) -> list[Change]:
 
 
 def duels(panels: Sequence[Panel]) -> list[Duel]:
-    """P(one beats the other) at the last x that both have, on the tasks that both were tested on; per pair once."""
+    """P(one beats the other) on the tasks that both were tested on, per pair once: by the sum over a trial where that
+    means something, otherwise at the last x that both have."""
     table = []
     for panel in panels:
         if panel.x_unit == "env_step":
@@ -198,15 +212,18 @@ def duels(panels: Sequence[Panel]) -> list[Duel]:
                 tasks = [task for task in a.cube.tasks if task in set(b.cube.tasks)]
                 if a.series is None or not len(common_x) or not tasks:
                     continue
-                x, y = (_scores_at(line.cube, common_x[-1], tasks) for line in (a, b))
+                at = None if panel.is_trial else float(common_x[-1])
+                x, y = (_scores_at(line.cube, at, tasks) for line in (a, b))
                 chance = stats.probability_of_improvement(*((-x, -y) if lower else (x, y)))
-                key = (panel.split, panel.metric, panel.x_unit, float(common_x[-1]))
+                key = (panel.split, panel.metric, panel.x_unit, at)
                 table.append(Duel(*key, a.label, b.label, chance))
     return table
 
 
-def _scores_at(cube: Cube, x: float, tasks: Sequence[str]) -> Float[np.ndarray, "seed task"]:
+def _scores_at(cube: Cube, x: float | None, tasks: Sequence[str]) -> Float[np.ndarray, "seed task"]:
     columns = [cube.tasks.index(task) for task in tasks]
+    if x is None:
+        return cube.scores[:, columns].sum(-1)
     return cube.scores[:, columns, int(np.flatnonzero(cube.xs == x)[0])]
 
 
@@ -219,24 +236,31 @@ def sentences(panels: Sequence[Panel], table: Sequence[Change]) -> list[str]:
     for panel in panels:
         rows = [row for row in table if row.of(panel) and row.series is not None]
         if rows:
-            return [_sentence(row) for row in rows] + [_what(panel)]
+            totals = {line.label: line.total for line in panel.runs} if panel.is_trial else {}
+            return [_sentence(row, totals.get(row.label)) for row in rows] + [_what(panel)]
     return []
 
 
-def _sentence(row: Change) -> str:
+def _sentence(row: Change, total: Estimate | None) -> str:
     unit = row.x_unit.replace("_", " ")
+    whole = "" if total is None else f", {interval(total)} in a whole trial"
     return (
         f"On {row.split} tasks, {row.label} goes from {interval(row.first)} in {unit}\N{NO-BREAK SPACE}{row.first_x:g} "
-        f"to {interval(row.last)} in {unit}\N{NO-BREAK SPACE}{row.last_x:g}."
+        f"to {interval(row.last)} in {unit}\N{NO-BREAK SPACE}{row.last_x:g}{whole}."
     )
 
 
 def _what(panel: Panel) -> str:
     seeds, tasks = (sorted({getattr(line.estimate, n) for line in panel.runs}) for n in ("n_seeds", "n_tasks"))
-    best = [float(line.estimate.value[-1]) for line in panel.lines if line.label == OPTIMUM]
+    best = [
+        f"{show(float(line.estimate.value[-1]))} in an episode"
+        + (f", {show(float(line.total.value))} in a trial" if panel.is_trial else "")
+        for line in panel.lines
+        if line.label == OPTIMUM
+    ]
     return (
         f"The numbers are {said(panel.metric)}: interquartile mean with 95 % interval over "
-        f"{_count(seeds, 'seed')} and {_count(tasks, 'task')}." + (f" The optimum is {show(best[0])}." if best else "")
+        f"{_count(seeds, 'seed')} and {_count(tasks, 'task')}." + (f" The optimum is {best[0]}." if best else "")
     )
 
 

@@ -78,7 +78,8 @@ def column(scores: Float[np.ndarray, "seed task episode"], *, bounds: bool = Tru
     estimates = [bootstrap(scores[..., k]) if bounds else None for k in range(scores.shape[-1])]
     estimates += [bootstrap(scores.sum(-1)) if bounds else None]
     values = [*np.atleast_1d(iqm(scores)), iqm(scores.sum(-1))]
-    return [_cell(float(value), estimate) for value, estimate in zip(values, estimates, strict=True)]
+    digits = 1 if np.nanmax(np.abs(values)) >= 3 else 2
+    return [_cell(float(value), estimate, digits) for value, estimate in zip(values, estimates, strict=True)]
 
 
 def by_episode(title: str, columns: Mapping[str, Sequence[str]]) -> Table:
@@ -86,7 +87,7 @@ def by_episode(title: str, columns: Mapping[str, Sequence[str]]) -> Table:
     table = Table(title=title, caption="return: interquartile mean [95 % interval] over seeds and tasks")
     table.add_column("ep.", justify="right", no_wrap=True)
     for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name.replace("-", "-\n", 1), justify="right", no_wrap=True)  # narrow enough for 80 columns
     n = len(next(iter(columns.values()))) - 1
     for k in _some(n):
         table.add_row(str(k + 1), *(cells[k] for cells in columns.values()))
@@ -96,9 +97,10 @@ def by_episode(title: str, columns: Mapping[str, Sequence[str]]) -> Table:
     return table
 
 
-def _cell(value: float, estimate: Estimate | None) -> str:
+def _cell(value: float, estimate: Estimate | None, digits: int) -> str:
     lo, hi = (np.nan, np.nan) if estimate is None else (float(estimate.lo), float(estimate.hi))
-    return f"{value:.2f}" if np.isnan(lo) else f"{value:.2f} [{lo:.1f}, {hi:.1f}]"
+    shown = [f"{x:.{digits}f}" for x in (value, lo, hi)]
+    return shown[0] if np.isnan(lo) else f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 def _some(n: int) -> list[int]:

@@ -32,7 +32,7 @@ class TrainSettings:
     """Independent runs, trained side by side in one program."""
     first_seed: int = 0
     n_chunks: int = 50
-    """About how many calls of the compiled program: metrics leave it, and checkpoints can be written, between two of them."""
+    """About how many calls of the compiled program; metrics and checkpoints come between two of them."""
     checkpoint_every: int = 10
     """In chunks; there is always one at the end."""
 
