@@ -40,12 +40,9 @@ def _tables():
 
 def spoken() -> list[tuple[str, str, str]]:
     """Page, command and the rest of the line, for each `fledge …` that the documentation names."""
-    found = []
-    for page in pages():
-        for line in _code(page.read_text(encoding="utf-8")):
-            if (match := SPOKEN.search(line)) is not None:
-                found.append((page.name, match[1], match[2]))
-    return found
+    lines = [(page.name, line) for page in pages() for line in _code(page.read_text(encoding="utf-8"))]
+    matches = [(name, SPOKEN.search(line)) for name, line in lines]
+    return [(name, match[1], match[2]) for name, match in matches if match is not None]
 
 
 def test_every_command_that_is_named_exists():
@@ -82,7 +79,8 @@ def test_every_page_is_in_the_navigation():
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_somewhere(page):
-    links = re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]+)?\)", page.read_text(encoding="utf-8"))
+    prose = re.sub(r"^```.*?^```$|`[^`\n]+`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[\w-]+)?\)", prose)
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
