@@ -17,6 +17,7 @@ from fledge.core.normalise import RewardScaler
 from fledge.core.returns import gae
 from fledge.core.types import Token, Trajectory
 from fledge.envs.trial import Trial
+from fledge.learn.pieces import gradient_in_pieces
 from fledge.learn.rollout import RolloutState, begin, is_synchronous, rollout, sample_tasks
 
 
@@ -26,6 +27,10 @@ class PPOSettings:
 
     `unroll_len` 0 unrolls whole trials. With shorter unrolls the memory is carried, detached, from one iteration to the
     next; gradients flow through all steps of an unroll (full back-propagation through time).
+
+    `piece_rows` is the most unrolls whose gradient is taken at once; larger minibatches are cut into equal pieces whose
+    gradients are averaged, which changes the memory needed and the speed, not the result. None decides by the device:
+    on a CPU 32, so that a piece stays in the cache (with 1,024 environments a quarter to a half faster); elsewhere all.
     """
 
     n_envs: int = 16
@@ -47,6 +52,11 @@ class PPOSettings:
     normalise_rewards: bool = True
     bootstrap_time_limit: bool = False
     split: str = "train"
+    piece_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.piece_rows is not None and self.piece_rows < 1:
+            raise ConfigError(f"piece_rows is a number of unrolls, at least 1 (or None), not {self.piece_rows}.")
 
 
 class Batch(eqx.Module):
@@ -219,8 +229,11 @@ class PPO(Learner):
             carry: tuple[ReplayAgent, PyTree], rows: Int[Array, " rows"]
         ) -> tuple[tuple[ReplayAgent, PyTree], dict[str, Array]]:
             agent, opt_state = carry
-            part = take_rows(batch, rows) if s.n_minibatches > 1 else batch
-            (_, metrics), gradient = jax.value_and_grad(ppo_loss, has_aux=True)(agent, part, s, entropy_coef)
+
+            def on_rows(rows: Int[Array, " rows"]) -> tuple[ReplayAgent, dict[str, Array]]:
+                return jax.grad(ppo_loss, has_aux=True)(agent, take_rows(batch, rows), s, entropy_coef)
+
+            gradient, metrics = gradient_in_pieces(on_rows, rows, s.piece_rows)
             metrics["grad/norm"] = optax.tree.norm(gradient)
             updates, opt_state = optimiser.update(gradient, opt_state, agent)
             return (optax.apply_updates(agent, updates), opt_state), metrics
@@ -228,7 +241,7 @@ class PPO(Learner):
         shuffle = jax.vmap(lambda k: jax.random.permutation(k, s.n_envs))
         rows = shuffle(jax.random.split(key, s.n_epochs)).reshape(s.n_epochs * s.n_minibatches, -1)
         (agent, opt_state), metrics = jax.lax.scan(minibatch, (state.agent, state.optimiser), rows)
-        first = metrics.pop("ppo/ratio_error")[0]
+        first = jnp.max(metrics.pop("ppo/ratio_error")[0])
         return agent, opt_state, {name: jnp.mean(x) for name, x in metrics.items()} | {"ppo/ratio_error": first}
 
 

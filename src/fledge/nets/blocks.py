@@ -45,7 +45,24 @@ class Linear(eqx.Module):
                 f"A linear layer with {self.weight.shape[0]} inputs was given an array of shape {x.shape}; "
                 f"its last axis must be {self.weight.shape[0]}."
             )
-        return x @ self.weight + self.bias
+        return _product(x, self.weight) + self.bias
+
+
+def _product(x: Float[Array, "*batch in"], weight: Float[Array, "in out"]) -> Float[Array, "*batch out"]:
+    """x W, written such that the gradient of W reaches XLA's fast matrix kernel on a CPU.
+
+    Two things keep it away, both measured: several batch axes (it transposes and copies the cotangent first: three
+    times slower), and a W that narrows (it transposes the wide operand: two to three times slower for thin heads). So
+    the axes are flattened, and a narrowing W is multiplied as its transpose; the barrier keeps XLA from undoing that.
+    """
+    if x.ndim <= 2:
+        return x @ weight
+    rows = x.reshape(-1, x.shape[-1])
+    if weight.shape[1] < weight.shape[0]:
+        product = rows @ jax.lax.optimization_barrier(weight.T).T
+    else:
+        product = rows @ weight
+    return product.reshape(*x.shape[:-1], -1)
 
 
 class MLP(eqx.Module):

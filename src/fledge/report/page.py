@@ -20,6 +20,8 @@ from fledge.report.style import COLOURS, Drawn, variable
 from fledge.report.summarise import Panel, adaptation, changes, duels, interval, learning, said, sentences, show
 
 _TEMPLATE = "report.html.j2"
+_FIRST = ("curve-1", "paths-", "learning-1")
+"""The figures that a reader wants to see first; the others are folded away."""
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
@@ -47,7 +49,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
 
 def draw_all(runs: Sequence[Run], panels: Sequence[Panel]) -> list[Drawn]:
-    """Every figure that the runs have data for: adaptation, paths, profile, learning."""
+    """Every figure that the runs have data for: adaptation, paths, learning, profile."""
     figures = [draw_curves(panel, f"curve-{i}") for i, panel in enumerate(panels, 1)]
     for i, run in enumerate(runs, 1):
         trials = [trial for trial in choose(run.paths, run.name) if trial.episodes]
@@ -80,7 +82,8 @@ def _render(runs: Sequence[Run], panels: Sequence[Panel], figures: Sequence[Draw
         ],
         spots=_spots,
         point=_point,
-        figures=figures,
+        shown=[figure for figure in figures if figure.name.startswith(_FIRST)],
+        more=[figure for figure in figures if not figure.name.startswith(_FIRST)],
         download=_download,
         beside=beside,
         settings={run.label: list(_flat(run.config)) for run in runs},

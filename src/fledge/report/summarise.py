@@ -287,10 +287,14 @@ def interval(estimate: Estimate) -> str:
 
 
 def show(value: float) -> str:
-    """Three significant digits, without exponents where a person would not use them; a true minus sign."""
+    """Three significant digits, without exponents where a person would not use them; a true minus sign.
+
+    What is nearer to nought than 1e-5 is rounding, and shown as 0.00.
+    """
     if not np.isfinite(value):
         return "–"
     size = abs(value)
+    value = 0.0 if size < 1e-5 else value
     digits = 0 if size >= 100 else 1 if size >= 10 else 2
-    text = f"{value:.{digits}f}" if size >= 0.01 or size < 1e-12 else f"{value:.1e}"
+    text = f"{value:.{digits}f}" if size >= 0.01 or size < 1e-5 else f"{value:.1e}"
     return text.replace("-", "−")

@@ -95,6 +95,8 @@ class RunFolder:
             DataError: it is not there, or no run folder.
         """
         folder = cls(Path(path))
+        if folder.path.is_file():
+            raise DataError(f"{path} is a file; a run folder was wanted, such as {folder.path.parent}.")
         if not folder.path.is_dir():
             near = [str(p) for p in folder.path.parent.glob("*")] if folder.path.parent.is_dir() else []
             raise DataError(f"There is no folder {path}. {nearest(str(path), near)}")
