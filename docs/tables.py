@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,25 +108,48 @@ def extras() -> str:
 
 
 def speed(folder: Path = ROOT / "benchmarks" / "results") -> str:
-    """The tables of every stored benchmark: `{"command": …, "machine": …, "rows": [{column: value}]}`."""
-    parts = [_benchmark(path) for path in sorted(folder.glob("*.json"))]
-    return "\n".join(parts) or "*Not measured yet: run `make bench`, then `python docs/tables.py`.*\n"
+    """The table of every stored `speed.json` of benchmarks/speed.py (any file name), under a line about its machine."""
+    parts = [_benchmark(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))]
+    return "\n".join(parts) or "*Not measured yet: no file in benchmarks/results.*\n"
 
 
-def _benchmark(path: Path) -> str:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    rows: list[dict[str, Any]] = content["rows"]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
-    align = "".join("r" if all(isinstance(row.get(c, 0), int | float) for row in rows) else "l" for c in columns)
-    head = f"`{content['command']}`: {content['machine']}\n\n"
-    return head + markdown([column.replace("_", " ") for column in columns], cells, align)
+def _benchmark(result: Mapping[str, Any]) -> str:
+    about, rows = result["machine"], result["rows"]
+    versions = ", ".join(f"{name} {about['versions'][key]}" for name, key in (("JAX", "jax"), ("PyTorch", "torch")))
+    head = (
+        f"{about['cpu']}, {about['cores']} cores, {about['device']}; {versions}; {about['date'][:10]}; large float32 "
+        f"products: {about['matrix_gflops']:.0f} GFLOP/s.\n\n"
+    )
+    return head + markdown(SPEED, [_speed_row(row) for row in rows], "lrrrrrrrl")
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "" if value is None else str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+SPEED = (
+    "memory",
+    "environments",
+    "steps/s",
+    "PyTorch",
+    "ratio",
+    "compile",
+    "env / act / update",
+    "of floor",
+    "bound by",
+)
+
+
+def _speed_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    peer, ratio = row["peer_steps_per_s"], row["ratio"]
+    shares = (row[f"share_{part}"] for part in ("environment", "acting", "update"))
+    return (
+        f"{row['memory']} {row['size']}",
+        f"{row['n_envs']:,}",
+        f"{row['steps_per_s'] / 1000:.0f}k",
+        "–" if peer is None else f"{peer / 1000:.0f}k",
+        "–" if ratio is None else f"{ratio:.1f}",
+        f"{row['compile_s']:.1f} s",
+        " / ".join(f"{share:.0%}" for share in shares),
+        f"{row['floor_share']:.0%}",
+        row["bound"],
+    )
 
 
 TABLES: dict[str, Callable[[], str]] = {

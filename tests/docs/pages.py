@@ -44,7 +44,7 @@ def blocks(page: Path) -> list[Block]:
 def run_page(page: Path) -> int:
     """Run a page's blocks in order, in the current folder; returns how many ran.
 
-    `python` and `bash` blocks run. A block whose title is a file's name is written to that file. A `text` block with the
+    `python` and `bash` blocks run. A block whose title is a file name is written to that file. A `text` block with the
     title "prints" is compared with what the block before it printed. Anything else is only read by people.
     """
     names: dict[str, Any] = {"__name__": "__main__"}
