@@ -19,6 +19,7 @@ EXECUTED = (
     "guides/add-an-environment.md",
     "guides/add-a-memory.md",
     "guides/add-a-recipe.md",
+    "methods/evaluation.md",
     *(f"contracts/{page.name}" for page in sorted((DOCS / "contracts").glob("*.md")) if page.name != "index.md"),
 )
 
