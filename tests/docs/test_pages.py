@@ -18,6 +18,7 @@ from pages import DOCS, ROOT, pages
 
 from fledge.cli.main import app
 from fledge.envs.families import FAMILIES
+from fledge.envs.findings import CHECKS
 from fledge.run import recipe as recipes
 
 COMMANDS: dict[str, typing.Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -121,3 +122,18 @@ def test_a_stored_benchmark_becomes_a_table(tmp_path):
     row |= {"peer_steps_per_s": None, "ratio": None}
     (tmp_path / "a.json").write_text(json.dumps({"machine": about | {"matrix_gflops": 81.0}, "rows": [row]}))
     assert "| gru 64 | 1,024 | 216k | – | – | 7.2 s | 10% / 20% / 70% | 31% | products |" in _tables().speed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        (r"(\d+) (?:named )?environment families|(\d+) named families", len(FAMILIES)),
+        (r"of (\d+) classes|(\d+) classes behind", len({row.target for row in FAMILIES.values()})),
+        (r"(?:all )?(\d+) promises", len(CHECKS)),
+    ],
+)
+def test_numbers_of_things_are_right_wherever_they_are_written(pattern, count):
+    text = {page.name: re.sub(r"\W\*\*|\*\*", " ", page.read_text(encoding="utf-8")) for page in pages()}
+    found = {(name, int(next(filter(None, m)))) for name, t in text.items() for m in re.findall(f"(?:{pattern})()", t)}
+    assert found
+    assert {entry for entry in found if entry[1] != count} == set()
