@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -117,7 +118,8 @@ class Program:
         self.state: PPOState = jax.jit(learner.init)(jax.random.key(0))
         self.call = jax.jit(self._train)
         first = self.seconds(1)
-        self.compile_s = first - min(self.seconds(1) for _ in range(3))
+        self.once = min(self.seconds(1) for _ in range(3))
+        self.compile_s = first - self.once
 
     def _train(self, state: PPOState, n_updates: Array) -> tuple[PPOState, Array]:
         def update(_: Array, carry: tuple[PPOState, Array]) -> tuple[PPOState, Array]:
@@ -139,7 +141,7 @@ class Program:
 
     def rate(self, seconds: float) -> float:
         """Environment steps per second over one call of about `seconds`."""
-        n_updates = max(1, round(seconds / min(self.seconds(1) for _ in range(2))))
+        n_updates = max(1, round(seconds / self.once))
         return n_updates * self.learner.steps_per_update / self.seconds(n_updates)
 
     def cores_used(self, seconds: float) -> float:
@@ -308,9 +310,10 @@ COLUMNS: list[tuple[str, Callable[[Row], str]]] = [
 
 def markdown(about: dict[str, Any], rows: list[Row]) -> str:
     """The table and the machine as Markdown."""
+    versions = about["versions"]
     lines = [
-        f"{about['cpu']}, {about['cores']} cores; JAX {about['versions']['jax']}, "
-        f"PyTorch {about['versions']['torch']}; {about['date']}; commit {about['commit']}; large float32 products: {about['matrix_gflops']:.0f} GFLOP/s.",
+        f"{about['cpu']}, {about['cores']} cores; JAX {versions['jax']}, PyTorch {versions['torch']}; {about['date']}; "
+        f"commit {about['commit']}; large float32 products: {about['matrix_gflops']:.0f} GFLOP/s.",
         "",
         "| " + " | ".join(name for name, _ in COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
@@ -329,9 +332,9 @@ def write(out: Path, about: dict[str, Any], rows: list[Row]) -> None:
 
 def show(console: Console, rows: list[Row]) -> None:
     """The table on the terminal."""
-    table = Table(title="Environment steps per second, learning included")
+    table = Table(title="Environment steps per second, learning included", box=box.SIMPLE, padding=(0, 1))
     for name, _ in COLUMNS:
-        table.add_column(name, justify="left" if name in ("memory", "bound by") else "right")
+        table.add_column(name, justify="left" if name in ("memory", "bound by") else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(cell(row) for _, cell in COLUMNS))
     console.print(table)
@@ -346,7 +349,7 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compile seconds are measured
     wanted = QUICK if arguments.quick else [(*size, n) for size in SIZES for n in ENVIRONMENTS]
     about, rows, fixed = machine(), [], {}
-    console = Console()
+    console = Console(width=max(100, Console().width))
     for memory, size, n_envs in wanted:
         if (memory, size) not in fixed:
             fixed[memory, size] = fixed_seconds(memory, size)
