@@ -18,7 +18,7 @@ class RunningStats(eqx.Module):
     @classmethod
     def init(cls, shape: tuple[int, ...] = ()) -> RunningStats:
         """Nothing seen: mean 0, variance 1."""
-        return cls(jnp.zeros(shape), jnp.ones(shape), jnp.asarray(1e-4))
+        return cls(jnp.zeros(shape), jnp.ones(shape), jnp.asarray(1e-4, jnp.float32))
 
     def update(self, batch: Float[Array, "*n_and_shape"]) -> RunningStats:
         """The statistics after a batch; all axes before those of `mean` are examples."""
