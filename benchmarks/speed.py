@@ -367,6 +367,8 @@ def main() -> None:
         )
         write(arguments.out, about, rows)
     show(console, rows)
+    if any(row.recompiled for row in rows):
+        console.print("Some program was compiled more than once: see `recompiled` in speed.json.", style="bold red")
     console.print(f"Written to {arguments.out}/speed.json and speed.md.")
 
 
