@@ -118,7 +118,9 @@ class Program:
         self.state: PPOState = jax.jit(learner.init)(jax.random.key(0))
         self.call = jax.jit(self._train)
         first = self.seconds(1)
-        self.once = min(self.seconds(1) for _ in range(3))
+        self.once = self.seconds(1)
+        if self.once < 0.5:
+            self.once = min(self.seconds(1) for _ in range(3))
         self.compile_s = first - self.once
 
     def _train(self, state: PPOState, n_updates: Array) -> tuple[PPOState, Array]:
@@ -189,7 +191,7 @@ def in_turns(program: Program, peer: Any, seconds: float, turns: int) -> tuple[l
     """Steps per second of both, one call of ours and a like time of the peer's updates in turns."""
     ours: list[float] = []
     theirs: list[float] = []
-    for _ in range(turns):
+    for _ in range(turns if program.once < 2 * seconds else min(turns, 3)):
         ours.append(program.rate(seconds))
         if peer is not None:
             start, steps = time.perf_counter(), 0
@@ -349,7 +351,7 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compile seconds are measured
     wanted = QUICK if arguments.quick else [(*size, n) for size in SIZES for n in ENVIRONMENTS]
     about, rows, fixed = machine(), [], {}
-    console = Console(width=max(100, Console().width))
+    console = Console(width=max(110, Console().width))
     for memory, size, n_envs in wanted:
         if (memory, size) not in fixed:
             fixed[memory, size] = fixed_seconds(memory, size)
