@@ -15,8 +15,8 @@ EXAMPLES = jax.random.normal(jax.random.key(0), (12, 3))
 ROWS = jax.random.permutation(jax.random.key(1), 12)[:8]
 
 
-def gradient(rows: Int[Array, " rows"]) -> tuple[Float[Array, "3"], dict[str, Array]]:
-    def loss(w: Float[Array, "3"]) -> tuple[Array, dict[str, Array]]:
+def gradient(rows: Int[Array, " rows"]) -> tuple[Float[Array, 3], dict[str, Array]]:
+    def loss(w: Float[Array, 3]) -> tuple[Array, dict[str, Array]]:
         value = jnp.mean(jnp.tanh(EXAMPLES[rows] @ w) ** 2)
         return value, {"loss": value}
 
