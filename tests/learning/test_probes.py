@@ -27,7 +27,14 @@ def train(env, n_episodes=1, kind="memoryless", n_updates=100, **settings):
         trial,
         memory_agent(agent, trial),
         PPOSettings(
-            **{"n_envs": 64, "n_minibatches": 1, "n_epochs": 4, "learning_rate": 2e-2, "learning_rate_end": 0.0, "entropy_coef": 0.0}
+            **{
+                "n_envs": 64,
+                "n_minibatches": 1,
+                "n_epochs": 4,
+                "learning_rate": 2e-2,
+                "learning_rate_end": 0.0,
+                "entropy_coef": 0.0,
+            }
             | {"normalise_rewards": False, "clip_ratio": 0.2, "value_clip": False, "value_coef": 1.0, "discount": 0.5}
             | settings
         ),

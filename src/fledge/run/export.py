@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from fledge.core.errors import ConfigError, ContractError, need
+from fledge.core.errors import ConfigError, ContractError
 from fledge.run.agent import AgentMemory, LoadedAgent, decide, first_memory, load
 
 FORMAT = 1
@@ -46,7 +46,7 @@ def export_agent(path: Path | str, out: Path | str | None = None, *, seed: int |
         raise ConfigError(f"{target} is there already. Choose another --out, or delete it first.")
     if not target.parent.is_dir():
         raise ConfigError(f"There is no folder {target.parent} to write into. Make it first.")
-    need("flatbuffers", "export")  # JAX's own serialisation asks for it
+
     functions, about = _functions(agent)
     loader = (resources.files("fledge.run") / "exported" / "load.py").read_text(encoding="utf-8")
     beside = target.with_name(f".{target.name}.part")
