@@ -35,7 +35,7 @@ types: $(VENV)/.dev        ## static types
 	$(BIN)/mypy
 
 docs: $(VENV)/.dev         ## the documentation, strictly
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 golden: $(VENV)/.dev       ## renew the stored numbers (say why in the changelog)
 	$(BIN)/python -m pytest tests/golden --renew
