@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-import fledge
+from fledge import __version__
 from fledge.core.files import write_text
 from fledge.report.figures import draw_curves, draw_profile
 from fledge.report.paths import choose, draw_walks
@@ -89,7 +89,7 @@ def _render(runs: Sequence[Run], panels: Sequence[Panel], figures: Sequence[Draw
         settings={run.label: list(_flat(run.config)) for run in runs},
         light="; ".join(f"{variable(colour)}: {colour}" for colour in COLOURS),
         dark="; ".join(f"{variable(colour)}: {dark}" for colour, dark in COLOURS.items()),
-        version=fledge.__version__,
+        version=__version__,
     )
 
 

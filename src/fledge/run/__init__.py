@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
-from typing import Any
 
+from fledge.run.room import CallableRoom
 
-class _Room(ModuleType):
-    """This module, which can be called. (A function of this name would be hidden by its own package on import.)"""
-
-    def __call__(self, name: Any, **settings: Any) -> Any:
-        from fledge.run.api import run
-
-        return run(name, **settings)
-
-
-sys.modules[__name__].__class__ = _Room
+sys.modules[__name__].__class__ = CallableRoom

@@ -48,7 +48,7 @@ def export_agent(path: Path | str, out: Path | str | None = None, *, seed: int |
         raise ConfigError(f"There is no folder {target.parent} to write into. Make it first.")
 
     functions, about = _functions(agent)
-    loader = (resources.files("fledge.run") / "exported" / "load.py").read_text(encoding="utf-8")
+    loader = (resources.files("fledge.run") / "loader.py").read_text(encoding="utf-8")
     beside = target.with_name(f".{target.name}.part")
     with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as file:
         for name, (function, inputs) in functions.items():
