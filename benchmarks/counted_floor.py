@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fledge.agents.recurrent import MemoryAgent
-from fledge.learn.ppo import PPOSettings, count_pieces
+from fledge.learn.pieces import count_pieces
+from fledge.learn.ppo import PPOSettings
 
 
 @dataclass(frozen=True)

@@ -345,11 +345,16 @@ def show(console: Console, rows: list[Row]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three rows instead of twelve")
+    parser.add_argument("--row", nargs=3, metavar=("MEMORY", "SIZE", "ENVS"), help="one row, such as: gru 64 128")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of a turn")
     parser.add_argument("--out", type=Path, default=Path("runs/speed"), help="folder of speed.json and speed.md")
     parser.add_argument("--no-peer", action="store_true", help="leave PyTorch out")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)  # compile seconds are measured
     wanted = QUICK if arguments.quick else [(*size, n) for size in SIZES for n in ENVIRONMENTS]
+    if arguments.row:
+        memory, size, n_envs = arguments.row
+        wanted = [(memory, int(size), int(n_envs))]
     about, rows, fixed = machine(), [], {}
     console = Console(width=max(110, Console().width))
     for memory, size, n_envs in wanted:
@@ -363,7 +368,7 @@ def main() -> None:
                 n_envs,
                 fixed=fixed[memory, size],
                 with_peer=not arguments.no_peer,
-                seconds=0.5,
+                seconds=arguments.seconds,
                 turns=5,
             )
         )

@@ -103,8 +103,10 @@ def make_learner(config: MetaRLSettings, trial: Trial) -> PPO:
 
 
 def make_loop(config: MetaRLSettings, trial: Trial) -> Loop:
-    """The training program."""
-    return Loop(make_learner(config, trial), plan_of(config, trial).chunk_len)
+    """The training program, its seeds dealt to as many devices as divide them."""
+    available = jax.local_devices()
+    n_devices = max(n for n in range(1, len(available) + 1) if config.train.seeds % n == 0)
+    return Loop(make_learner(config, trial), plan_of(config, trial).chunk_len, available[:n_devices])
 
 
 def faults_of(config: MetaRLSettings, *, exam: bool = True) -> list[str]:

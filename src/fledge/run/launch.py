@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fledge.core.errors import ConfigError, unknown
 
 FEW_CORES = 2
+MOST_CPU_DEVICES = 16
+"""Seeds run side by side on the cores of a CPU; more of them than this is rare, and each device has its threads."""
 _THREADS = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """The first is read by XLA's thread pools, the others by BLAS libraries."""
 
 
 def prepare() -> None:
-    """Limit threads on small machines and keep compiled programs between runs.
+    """Limit threads on small machines, make each core a device, and keep compiled programs between runs.
 
-    What the environment already says is left as it is; so is a cache that the caller has configured. Thread limits have
-    an effect only before JAX's first computation.
+    What the environment already says is left as it is; so is a cache that the caller has configured. Threads and
+    devices can only be set before JAX's first computation; after it they stay as they are.
     """
     n_cores = cores()
     if n_cores <= FEW_CORES:
@@ -26,6 +29,9 @@ def prepare() -> None:
             os.environ.setdefault(name, str(n_cores))
     import jax
 
+    with suppress(RuntimeError):  # JAX has computed something already
+        if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+            jax.config.update("jax_num_cpu_devices", min(n_cores, MOST_CPU_DEVICES))
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         folder = cache_folder() / "xla"
         try:

@@ -107,7 +107,7 @@ def _promising(job: Job) -> Iterator[None]:
 
 
 def _train(job: Job, trial: Trial, clock: Clock) -> PyTree:
-    """The state after the last update."""
+    """The state after the last update, on one device."""
     config: MetaRLSettings = job.config
     plan, seeds = build.plan_of(config, trial), seeds_of(config.train)
     loop = build.make_loop(config, trial)
@@ -129,7 +129,7 @@ def _train(job: Job, trial: Trial, clock: Clock) -> PyTree:
                 speed = round((i - done) * plan.steps_per_chunk * len(seeds) / seconds, 1)
                 compile_s = round(loop.compile_seconds, 3)
                 clock.note(env_steps=chunk.env_steps, compile_s=compile_s, steps_per_s=speed)
-    return state
+    return jax.device_put(state, jax.local_devices()[0])
 
 
 def _start(job: Job, loop: Loop, seeds: tuple[int, ...]) -> tuple[PyTree, int]:

@@ -89,7 +89,7 @@ def loop():
 
 
 def test_seed_i_alone_is_seed_i_inside_the_vmap(loop):
-    keys = jax.random.split(jax.random.key(3), 3)
+    keys = jax.random.split(jax.random.key(3), 4)
     together = next(iter(loop.run(loop.init(keys), n_chunks=1)))
     alone_loop = Loop(loop.learner, chunk_len=2)
     alone = next(iter(alone_loop.run(alone_loop.init(keys[1:2]), n_chunks=1)))
@@ -97,8 +97,18 @@ def test_seed_i_alone_is_seed_i_inside_the_vmap(loop):
         np.testing.assert_allclose(x[:, 0], together.metrics[name][:, 1], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
+def test_seeds_on_two_devices_are_the_seeds_on_one(loop):
+    keys = jax.random.split(jax.random.key(3), 4)
+    one = list(loop.run(loop.init(keys), n_chunks=2))[-1]
+    spread = Loop(loop.learner, chunk_len=2, devices=jax.devices()[:2])
+    two = list(spread.run(spread.init(keys), n_chunks=2))[-1]
+    assert {leaf.sharding.num_devices for leaf in jax.tree.leaves(two.state)} == {2}
+    for name, x in one.metrics.items():
+        np.testing.assert_allclose(x, two.metrics[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
 def test_a_run_that_goes_on_from_a_saved_state_is_the_run_that_never_stopped(loop):
-    keys = jax.random.split(jax.random.key(3), 3)
+    keys = jax.random.split(jax.random.key(3), 4)
 
     def numbers(chunk):
         return jax.tree.map(np.array, jax.tree.map(_bits, chunk.state))
