@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Key, PyTree
 from rich import box
 from rich.console import Console
@@ -37,6 +38,7 @@ from fledge.core.spaces import Space
 from fledge.core.types import Decision, Token, Trajectory
 from fledge.envs.gridnav import GridNav
 from fledge.envs.trial import Trial
+from fledge.learn.devices import place
 from fledge.learn.ppo import PPO, PPOSettings, PPOState
 from fledge.learn.rollout import RolloutState, begin, rollout, sample_tasks
 from fledge.nets.policy import ActorCritic
@@ -45,6 +47,7 @@ from fledge.nets.tokens import TokenEncoder
 
 TRIAL = Trial(GridNav(), 4)
 JOINT = 32
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 MEMORIES = {"gru": GRUMemory, "linear": LinearMemory}
 SIZES = [("gru", 64), ("gru", 128), ("gru", 256), ("linear", 128)]
 ENVIRONMENTS = [16, 128, 1024]
@@ -61,7 +64,6 @@ class Row:
     steps_per_s: float
     steps_per_s_best: float
     compile_s: float
-    recompiled: bool
     cores_used: float
     """Processor seconds per second of wall time while training."""
     share_environment: float
@@ -107,7 +109,8 @@ def make_learner(memory: str, size: int, n_envs: int) -> PPO:
         policy = ActorCritic.init(key_policy, recurrent.out_size, TRIAL.observation_space, TRIAL.action_space)
         return MemoryAgent(encoder, recurrent, policy, None)
 
-    return PPO(TRIAL, make_agent, PPOSettings(n_envs=n_envs), 1000)
+    settings = PPOSettings(n_envs=n_envs)
+    return PPO(TRIAL, make_agent, settings, 1000, place(1, n_envs // settings.n_minibatches).split)
 
 
 class Program:
@@ -115,13 +118,20 @@ class Program:
 
     def __init__(self, learner: PPO) -> None:
         self.learner = learner
-        self.state: PPOState = jax.jit(learner.init)(jax.random.key(0))
-        self.call = jax.jit(self._train)
-        first = self.seconds(1)
+        mesh = place(1, learner.settings.n_envs // learner.settings.n_minibatches).mesh
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        shared = jax.shard_map(
+            self._train, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
+        )
+        self.state: PPOState = jax.device_put(jax.jit(learner.init)(jax.random.key(0)), everywhere)
+        program = jax.jit(shared, in_shardings=everywhere, out_shardings=everywhere)
+        start = time.perf_counter()
+        self.call = program.lower(self.state, jnp.asarray(1)).compile()  # refuses inputs that it was not compiled for
+        self.compile_s = time.perf_counter() - start
+        self.seconds(1)
         self.once = self.seconds(1)
         if self.once < 0.5:
             self.once = min(self.seconds(1) for _ in range(3))
-        self.compile_s = first - self.once
 
     def _train(self, state: PPOState, n_updates: Array) -> tuple[PPOState, Array]:
         def update(_: Array, carry: tuple[PPOState, Array]) -> tuple[PPOState, Array]:
@@ -130,15 +140,10 @@ class Program:
 
         return jax.lax.fori_loop(0, n_updates, update, (state, jnp.zeros(())))
 
-    @property
-    def recompiled(self) -> bool:
-        """Whether calls after the first one were compiled again."""
-        return self.call._cache_size() != 1
-
     def seconds(self, n_updates: int) -> float:
         """Seconds of one call of so many updates."""
         start = time.perf_counter()
-        self.state, self.return_trial = jax.block_until_ready(self.call(self.state, n_updates))
+        self.state, self.return_trial = jax.block_until_ready(self.call(self.state, jnp.asarray(n_updates)))
         return time.perf_counter() - start
 
     def rate(self, seconds: float) -> float:
@@ -220,7 +225,7 @@ def measure(memory: str, size: int, n_envs: int, *, fixed: float, with_peer: boo
     """One row of the table."""
     learner = make_learner(memory, size, n_envs)
     program = Program(learner)
-    agent: Any = program.state.agent
+    agent: Any = jax.device_put(program.state.agent, jax.devices()[0])
     n_parameters = sum(leaf.size for leaf in jax.tree.leaves(agent))
     peer = make_peer(learner.settings, size, n_parameters) if with_peer and memory == "gru" else None
     ours, theirs = in_turns(program, peer, seconds, turns)
@@ -239,7 +244,6 @@ def measure(memory: str, size: int, n_envs: int, *, fixed: float, with_peer: boo
         steps_per_s=rate,
         steps_per_s_best=max(ours),
         compile_s=program.compile_s,
-        recompiled=program.recompiled,
         cores_used=program.cores_used(seconds),
         share_environment=environment,
         share_acting=acted - environment,
@@ -268,7 +272,7 @@ def machine() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": names[0].split(":", 1)[1].strip() if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": CORES,
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {
@@ -351,6 +355,7 @@ def main() -> None:
     parser.add_argument("--no-peer", action="store_true", help="leave PyTorch out")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)  # compile seconds are measured
+    jax.config.update("jax_num_cpu_devices", CORES)  # as the command `fledge` does it
     wanted = QUICK if arguments.quick else [(*size, n) for size in SIZES for n in ENVIRONMENTS]
     if arguments.row:
         memory, size, n_envs = arguments.row
@@ -374,8 +379,6 @@ def main() -> None:
         )
         write(arguments.out, about, rows)
     show(console, rows)
-    if any(row.recompiled for row in rows):
-        console.print("Some program was compiled more than once: see `recompiled` in speed.json.", style="bold red")
     console.print(f"Written to {arguments.out}/speed.json and speed.md.")
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Key, PyTree
 
 from fledge.core.contracts import Learner
+from fledge.learn.devices import Placement
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,23 @@ class Loop:
     Args:
         learner: what to run.
         chunk_len: updates per call.
-        devices: the seeds are dealt to them in equal parts, which run side by side; their number divides that of the
-            seeds. On a CPU, devices can stand for cores (`jax_num_cpu_devices`). Default: the first device alone.
+        placement: the devices that share the work; by default one does it all. A learner that shares out minibatches
+            has to know of it, see `PPO.split`.
     """
 
-    def __init__(self, learner: Learner, chunk_len: int, devices: Sequence[jax.Device] = ()) -> None:
+    def __init__(self, learner: Learner, chunk_len: int, placement: Placement | None = None) -> None:
         self.learner = learner
         self.chunk_len = chunk_len
         self.compile_seconds = 0.0
         # Runs once: compiling it without optimisation takes a third of the time.
         self._init = jax.jit(jax.vmap(learner.init), compiler_options={"xla_backend_optimization_level": 0})
-        self._program, self._placed = self._spread(devices)
+        self.placement = placement
+        if placement is None:
+            self._program = jax.jit(jax.vmap(self._chunk), donate_argnums=0)
+        else:
+            there, parts = placement.sharding, placement.spread(jax.vmap(self._chunk))
+            self._program = jax.jit(parts, donate_argnums=0, in_shardings=there, out_shardings=there)
         self._compiled: Any = None
-
-    def _spread(self, devices: Sequence[jax.Device]) -> tuple[Any, NamedSharding | None]:
-        """The program on the devices that it is given, and where the state lies."""
-        if len(devices) <= 1:
-            return jax.jit(jax.vmap(self._chunk), donate_argnums=0), None
-        mesh, seeds = Mesh(np.array(devices), ("seed",)), PartitionSpec("seed")
-        parts = jax.shard_map(jax.vmap(self._chunk), mesh=mesh, in_specs=seeds, out_specs=seeds, check_vma=False)
-        placed = NamedSharding(mesh, seeds)
-        return jax.jit(parts, donate_argnums=0, in_shardings=placed, out_shardings=placed), placed
 
     def _chunk(self, state: PyTree) -> tuple[PyTree, dict[str, Float[Array, " update"]]]:
         return jax.lax.scan(lambda s, _: self.learner.update(s), state, None, length=self.chunk_len)
@@ -80,8 +76,8 @@ class Loop:
 
     def run(self, state: PyTree, *, n_chunks: int, done: int = 0) -> Iterator[Chunk]:
         """Chunks number `done` + 1 … `n_chunks`. The given state is consumed (its buffers are reused)."""
-        if self._placed is not None:
-            state = jax.device_put(state, self._placed)
+        if self.placement is not None:
+            state = jax.device_put(state, self.placement.sharding)
         self.compile(state)
         for i in range(done, n_chunks):
             started = time.perf_counter()

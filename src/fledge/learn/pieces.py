@@ -23,6 +23,7 @@ def gradient_in_pieces(
     gradient: Callable[[Int[Array, " rows"]], tuple[PyTree[Array], dict[str, Array]]],
     rows: Int[Array, " rows"],
     piece_rows: int | None,
+    split: str | None = None,
 ) -> tuple[PyTree[Array], dict[str, Float[Array, " piece"]]]:
     """The mean gradient over equal pieces of `rows`, computed one after another, and the metrics of each piece.
 
@@ -32,7 +33,12 @@ def gradient_in_pieces(
         gradient: gradient and metrics on some rows.
         rows: of one minibatch.
         piece_rows: most rows of a piece; see `PPOSettings`.
+        split: a mapped axis whose members (devices) take the gradient of a share of the rows each; all get the mean.
     """
+    if split is not None:
+        shares = rows.reshape(jax.lax.axis_size(split), -1)
+        mine = gradient_in_pieces(gradient, shares[jax.lax.axis_index(split)], piece_rows)
+        return jax.lax.pmean(mine[0], split), jax.lax.all_gather(mine[1], split, tiled=True)
 
     def piece(total: PyTree[Array], rows: Int[Array, " rows"]) -> tuple[PyTree[Array], dict[str, Array]]:
         part, metrics = gradient(rows)

@@ -95,12 +95,15 @@ class PPO(Learner):
         initial: an agent, or anything `make_agent` turns into one from a key.
         settings: see `PPOSettings`.
         total_updates: length of the run, which the schedules need.
+        split: the mapped axis over which devices share out the unrolls of a minibatch (`Placement.split`); with None
+            every device would take the gradient of all of them.
     """
 
     trial: Trial
     make_agent: Any = eqx.field(static=True)
     settings: PPOSettings = eqx.field(static=True)
     total_updates: int = eqx.field(static=True)
+    split: str | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         s = self.settings
@@ -233,7 +236,7 @@ class PPO(Learner):
             def on_rows(rows: Int[Array, " rows"]) -> tuple[ReplayAgent, dict[str, Array]]:
                 return jax.grad(ppo_loss, has_aux=True)(agent, take_rows(batch, rows), s, entropy_coef)
 
-            gradient, metrics = gradient_in_pieces(on_rows, rows, s.piece_rows)
+            gradient, metrics = gradient_in_pieces(on_rows, rows, s.piece_rows, self.split)
             metrics["grad/norm"] = optax.tree.norm(gradient)
             updates, opt_state = optimiser.update(gradient, opt_state, agent)
             return (optax.apply_updates(agent, updates), opt_state), metrics

@@ -17,6 +17,7 @@ from fledge.core.types import SPLITS
 from fledge.envs import families
 from fledge.envs.check import check_env
 from fledge.envs.trial import Trial
+from fledge.learn.devices import place
 from fledge.learn.loop import Loop
 from fledge.learn.ppo import PPO
 from fledge.nets.tokens import FIELDS
@@ -97,16 +98,16 @@ def plan_of(config: MetaRLSettings, trial: Trial) -> Plan:
     return Plan(n_updates // chunk_len, chunk_len, steps_per_update)
 
 
-def make_learner(config: MetaRLSettings, trial: Trial) -> PPO:
-    """The learner of these settings."""
-    return PPO(trial, memory_agent(config.agent, trial), config.learner, plan_of(config, trial).n_updates)
+def make_learner(config: MetaRLSettings, trial: Trial, split: str | None = None) -> PPO:
+    """The learner of these settings; `split` as in `PPO`."""
+    return PPO(trial, memory_agent(config.agent, trial), config.learner, plan_of(config, trial).n_updates, split)
 
 
 def make_loop(config: MetaRLSettings, trial: Trial) -> Loop:
-    """The training program, its seeds dealt to as many devices as divide them."""
-    available = jax.local_devices()
-    n_devices = max(n for n in range(1, len(available) + 1) if config.train.seeds % n == 0)
-    return Loop(make_learner(config, trial), plan_of(config, trial).chunk_len, available[:n_devices])
+    """The training program, on the devices of this process."""
+    placement = place(config.train.seeds, config.learner.n_envs // config.learner.n_minibatches)
+    learner = make_learner(config, trial, placement.split)
+    return Loop(learner, plan_of(config, trial).chunk_len, placement)
 
 
 def faults_of(config: MetaRLSettings, *, exam: bool = True) -> list[str]:

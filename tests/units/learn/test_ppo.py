@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from fledge.agents.build import MEMORIES, MemoryAgentSettings, memory_agent
 from fledge.core.errors import ConfigError
 from fledge.envs.gridnav import GridNav
 from fledge.envs.trial import Trial
+from fledge.learn.devices import place
 from fledge.learn.loop import Loop
 from fledge.learn.ppo import PPO, PPOSettings
 
@@ -97,14 +100,22 @@ def test_seed_i_alone_is_seed_i_inside_the_vmap(loop):
         np.testing.assert_allclose(x[:, 0], together.metrics[name][:, 1], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-def test_seeds_on_two_devices_are_the_seeds_on_one(loop):
-    keys = jax.random.split(jax.random.key(3), 4)
-    one = list(loop.run(loop.init(keys), n_chunks=2))[-1]
-    spread = Loop(loop.learner, chunk_len=2, devices=jax.devices()[:2])
+@pytest.mark.parametrize(("n_seeds", "grid"), [(4, (2, 1)), (1, (1, 2))])
+def test_two_devices_give_the_numbers_of_one(loop, n_seeds, grid):
+    keys = jax.random.split(jax.random.key(3), n_seeds)
+    placement = place(n_seeds, n_rows=2, devices=jax.devices()[:2])
+    spread = Loop(replace(loop.learner, split=placement.split), chunk_len=2, placement=placement)
+    one = list(Loop(loop.learner, chunk_len=2).run(loop.init(keys), n_chunks=2))[-1]
     two = list(spread.run(spread.init(keys), n_chunks=2))[-1]
+    assert placement.mesh.devices.shape == grid
     assert {leaf.sharding.num_devices for leaf in jax.tree.leaves(two.state)} == {2}
     for name, x in one.metrics.items():
         np.testing.assert_allclose(x, two.metrics[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(("n_seeds", "n_rows", "grid"), [(3, 16, (1, 2)), (3, 5, (1, 1)), (4, 16, (2, 1))])
+def test_devices_are_used_where_they_divide_the_work(n_seeds, n_rows, grid):
+    assert place(n_seeds, n_rows, jax.devices()[:2]).mesh.devices.shape == grid
 
 
 def test_a_run_that_goes_on_from_a_saved_state_is_the_run_that_never_stopped(loop):
