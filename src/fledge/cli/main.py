@@ -182,7 +182,7 @@ def quickstart(
     seeds: Annotated[Optional[int], typer.Option(help="How many seeds, trained side by side.")] = None,  # noqa: UP045
     out: Out = None,
 ) -> None:
-    """Train an agent that adapts beside one that cannot and one that is told; three minutes on two cores."""
+    """Train an agent that adapts beside one that cannot and one that is told; a minute on two cores."""
     run("study-gridnav", scale=scale, seeds=seeds, out=out)
 
 

@@ -77,6 +77,8 @@ def episode_index(trajectory: Trajectory) -> tuple[Int[Array, "time batch"], Arr
     done, ends = trajectory.timestep.done, trajectory.timestep.trial_end
 
     def before(x: Array) -> Array:
-        return jnp.cumsum(x, axis=0) - x
+        # A loop, because where ends are known beforehand the compiler would work out a cumsum by itself, slowly.
+        count = jnp.zeros(x.shape[1:], jnp.int32)
+        return jax.lax.scan(lambda count, end: (count + end, count), count, x)[1]
 
     return before(done), before(ends) == 0
