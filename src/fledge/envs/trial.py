@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from fledge.core.contracts import Env
-from fledge.core.spaces import Space
 from fledge.core.types import Task, TimeStep
+from fledge.envs.wrapper import Wrapper
 
 
 class TrialState(eqx.Module):
@@ -23,7 +20,7 @@ class TrialState(eqx.Module):
     step: Int[Array, ""]
 
 
-class Trial(Env):
+class Trial(Wrapper):
     """`n_episodes` episodes of `env` on one task (the Bayes-adaptive wrapper of RL² and VariBAD).
 
     An inner reset costs no environment step: at an inner episode's end the time step carries the terminal observation
@@ -39,46 +36,15 @@ class Trial(Env):
         """Most steps of a whole trial: no step is spent on resets (VariBAD's K − 1 dummy steps never happen)."""
         return self.env.horizon * self.n_episodes
 
-    @property
-    def splits_disjoint(self) -> bool:
-        return self.env.splits_disjoint
-
-    @property
-    def observation_space(self) -> Space:
-        return self.env.observation_space
-
-    @property
-    def action_space(self) -> Space:
-        return self.env.action_space
-
-    @property
-    def fixed_length(self) -> bool:
-        return self.env.fixed_length
-
-    def sample(self, key: Key[Array, ""], split: str = "train") -> Task:
-        return self.env.sample(key, split)
-
-    def enumerate(self, split: str = "test") -> Task | None:
-        return self.env.enumerate(split)
-
-    def describe(self, task: Task) -> str:
-        return self.env.describe(task)
-
-    def task_vector(self, task: Task) -> Float[Array, " task"]:
-        return self.env.task_vector(task)
-
-    def optimal_return(self, task: Task, n_episodes: int = 1) -> Float[Array, " episode"] | None:
-        return self.env.optimal_return(task, n_episodes)
-
     def position(self, state: TrialState) -> Float[Array, "2"] | None:
         return self.env.position(state.inner)
-
-    def scene(self, task: Task) -> Mapping[str, Any] | None:
-        return self.env.scene(task)
 
     def reset(self, key: Key[Array, ""], task: Task) -> tuple[TrialState, Shaped[Array, "*obs"]]:
         inner, observation = self.env.reset(key, task)
         return TrialState(inner, jnp.asarray(0, jnp.int32), jnp.asarray(0, jnp.int32)), observation
+
+    def restart(self, key: Key[Array, ""], state: TrialState, task: Task) -> tuple[TrialState, Shaped[Array, "*obs"]]:
+        return self.reset(key, task)
 
     def step(
         self, key: Key[Array, ""], state: TrialState, action: Shaped[Array, "*act"], task: Task

@@ -12,52 +12,17 @@ from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 from fledge.core.contracts import Agent, Env
 from fledge.core.errors import ContractError
-from fledge.core.spaces import Space
 from fledge.core.types import Task, TimeStep
 from fledge.envs.trial import Trial
+from fledge.envs.wrapper import Wrapper
 from fledge.learn.evaluate import episode_index
 from fledge.learn.rollout import begin, rollout
 
 
-class Traced(Env):
+class Traced(Wrapper):
     """An environment whose time steps also carry where the agent was (`before`) and where it went (`after`)."""
 
     env: Env
-
-    @property
-    def horizon(self) -> int:
-        return self.env.horizon
-
-    @property
-    def splits_disjoint(self) -> bool:
-        return self.env.splits_disjoint
-
-    @property
-    def observation_space(self) -> Space:
-        return self.env.observation_space
-
-    @property
-    def action_space(self) -> Space:
-        return self.env.action_space
-
-    @property
-    def fixed_length(self) -> bool:
-        return self.env.fixed_length
-
-    def sample(self, key: Key[Array, ""], split: str = "train") -> Task:
-        return self.env.sample(key, split)
-
-    def describe(self, task: Task) -> str:
-        return self.env.describe(task)
-
-    def task_vector(self, task: Task) -> Float[Array, " task"]:
-        return self.env.task_vector(task)
-
-    def reset(self, key: Key[Array, ""], task: Task) -> tuple[PyTree, Shaped[Array, "*obs"]]:
-        return self.env.reset(key, task)
-
-    def restart(self, key: Key[Array, ""], state: PyTree, task: Task) -> tuple[PyTree, Shaped[Array, "*obs"]]:
-        return self.env.restart(key, state, task)
 
     def step(
         self, key: Key[Array, ""], state: PyTree, action: Shaped[Array, "*act"], task: Task
