@@ -7,14 +7,18 @@ from itertools import pairwise
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from fledge.core.errors import unknown
 from fledge.run import config as tomls
 from fledge.run import recipe as recipes
 
+KEPT = ("recipe", "env", "memory", "minutes")
+"""Columns that are never cut."""
+
 
 def table(what: str) -> Table:
-    """One line each of what there is.
+    """One line each of what there is; what does not fit into a narrow terminal is cut.
 
     Raises:
         ConfigError: no such list.
@@ -23,10 +27,11 @@ def table(what: str) -> Table:
         raise unknown("list", what, LISTS)
     columns, rows = LISTS[what]()
     found = Table(box=None, pad_edge=False, title_justify="left")
-    for i, name in enumerate(columns):
-        found.add_column(name, no_wrap=i == 0, justify="right" if name == "minutes" else "left")
+    for name in columns:
+        justify: Any = "right" if name == "minutes" else "left"
+        found.add_column(name, no_wrap=name in KEPT, justify=justify)
     for row in rows:
-        found.add_row(*row)
+        found.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
     return found
 
 

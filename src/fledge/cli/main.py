@@ -30,6 +30,8 @@ Overrides = Annotated[Optional[list[str]], typer.Argument(metavar="[KEY.SUB=VALU
 Track = Annotated[Optional[list[str]], typer.Option(help="tensorboard or wandb, beside console and metrics.jsonl.")]  # noqa: UP045
 RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 Name = Annotated[str, typer.Argument(metavar="RECIPE|FILE.toml", help="A recipe ('fledge ls'), or a file.")]
+PIPED_WIDTH = 1000
+"""Columns of a list that goes into a file or another program: nothing is cut."""
 
 
 @app.callback()
@@ -46,7 +48,8 @@ def ls(
     what: Annotated[str, typer.Argument(help="recipes, envs, memories or papers.")] = "recipes",
 ) -> None:
     """What there is, one line each."""
-    _out().print(lists.table(what))
+    out = _out()
+    (out if out.is_terminal else Console(width=PIPED_WIDTH)).print(lists.table(what))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -10,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import fledge
+from fledge.cli import lists
 from fledge.cli.main import main
 
 BROKEN = """
@@ -205,3 +208,13 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     error = child.communicate(timeout=60)[1]
     assert child.returncode == 130
     assert f"Go on with: fledge resume {folder}" in error
+
+
+@pytest.mark.parametrize("what", ["recipes", "envs", "memories", "papers"])
+def test_lists_are_one_line_each_in_a_narrow_terminal(what):
+    page = Console(width=80, file=io.StringIO())
+    page.print(lists.table(what))
+    _, rows = lists.LISTS[what]()
+    lines = page.file.getvalue().splitlines()
+    assert len(lines) == 1 + len(rows)
+    assert all(line.startswith(row[0][:10]) for line, row in zip(lines[1:], rows, strict=True))
