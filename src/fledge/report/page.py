@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fledge import __version__
 from fledge.core.files import write_text
+from fledge.core.records import Result
 from fledge.report.figures import draw_curves, draw_profile
 from fledge.report.paths import choose, draw_walks
 from fledge.report.read import Run, read_runs
@@ -24,7 +24,7 @@ _FIRST = ("curve-1", "paths-", "learning-1")
 """The figures that a reader wants to see first; the others are folded away."""
 
 
-def write_report(folders: Sequence[Path], out: Path) -> Path:
+def write_report(folders: Sequence[Path], out: Path, *, results: Sequence[Result] = ()) -> Path:
     """Write the report of one or more run folders; returns the page's path.
 
     Figures are inside the page; each is also saved as SVG and CSV in a folder beside it (`report_files/`).
@@ -32,6 +32,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Args:
         folders: run folders. Several are compared.
         out: the page (`….html`), or a folder to put `report.html` into.
+        results: of the study that the runs are arms of: claims and ranking come first on the page.
 
     Raises:
         DataError: a folder is not there. Missing and damaged files inside one become notes on the page.
@@ -42,10 +43,15 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     panels = adaptation(runs)
     figures = draw_all(runs, panels)
     beside = page.with_name(f"{page.stem}_files")
+    save_figures(figures, beside)
+    return write_text(page, _render(runs, panels, figures, beside.name, results))
+
+
+def save_figures(figures: Sequence[Drawn], folder: Path) -> None:
+    """Each figure as SVG, and the numbers in it as CSV."""
     for drawn in figures:
-        write_text(beside / f"{drawn.name}.svg", drawn.svg)
-        write_text(beside / f"{drawn.name}.csv", drawn.csv)
-    return write_text(page, _render(runs, panels, figures, beside.name))
+        write_text(folder / f"{drawn.name}.svg", drawn.svg)
+        write_text(folder / f"{drawn.name}.csv", drawn.csv)
 
 
 def draw_all(runs: Sequence[Run], panels: Sequence[Panel]) -> list[Drawn]:
@@ -61,35 +67,54 @@ def draw_all(runs: Sequence[Run], panels: Sequence[Panel]) -> list[Drawn]:
     return figures
 
 
-def _render(runs: Sequence[Run], panels: Sequence[Panel], figures: Sequence[Drawn], beside: str) -> str:
-    source = resources.files("fledge.report").joinpath("templates", _TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def templates() -> Environment:
+    """The templates of pages, and what they can call."""
+    environment = Environment(
+        loader=PackageLoader("fledge.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {
         "show": _cell,
         "interval": interval,
         "said": said,
         "unit": lambda text: text.replace("_", " "),
     }
+    environment.globals |= {
+        "download": _download,
+        "light": "; ".join(f"{variable(colour)}: {colour}" for colour in COLOURS),
+        "dark": "; ".join(f"{variable(colour)}: {dark}" for colour, dark in COLOURS.items()),
+        "version": __version__,
+    }
+    return environment
+
+
+def _render(
+    runs: Sequence[Run], panels: Sequence[Panel], figures: Sequence[Drawn], beside: str, results: Sequence[Result]
+) -> str:
     table, matches = changes(panels), duels(panels)
     adapted = [panel for panel in panels if panel.x_unit != "env_step"]
-    return environment.from_string(source).render(
-        title=" · ".join(run.label for run in runs),
-        runs=runs,
-        sentences=sentences(adapted, table),
-        sections=[
-            (panel, [row for row in table if row.of(panel)], [duel for duel in matches if duel.of(panel)])
-            for panel in adapted
-        ],
-        spots=_spots,
-        point=_point,
-        shown=[figure for figure in figures if figure.name.startswith(_FIRST)],
-        more=[figure for figure in figures if not figure.name.startswith(_FIRST)],
-        download=_download,
-        beside=beside,
-        settings={run.label: list(_flat(run.config)) for run in runs},
-        light="; ".join(f"{variable(colour)}: {colour}" for colour in COLOURS),
-        dark="; ".join(f"{variable(colour)}: {dark}" for colour, dark in COLOURS.items()),
-        version=__version__,
+    return (
+        templates()
+        .get_template(_TEMPLATE)
+        .render(
+            title=" · ".join(run.label for run in runs),
+            runs=runs,
+            sentences=sentences(adapted, table),
+            sections=[
+                (panel, [row for row in table if row.of(panel)], [duel for duel in matches if duel.of(panel)])
+                for panel in adapted
+            ],
+            spots=_spots,
+            point=_point,
+            shown=[figure for figure in figures if figure.name.startswith(_FIRST)],
+            more=[figure for figure in figures if not figure.name.startswith(_FIRST)],
+            beside=beside,
+            results=results,
+            settings={run.label: list(_flat(run.config)) for run in runs},
+        )
     )
 
 

@@ -69,13 +69,23 @@ class MetaRLSettings:
 
 @dataclass(frozen=True)
 class StudySettings:
-    """Several recipes side by side, at the same scale."""
+    """Several agents side by side, at the same scale, with the same budget, on one environment or several."""
 
     recipes: tuple[str, ...] = ()
-    """The arms: names of recipes."""
+    """Arms that are recipes as they are, by name."""
+    arms: dict[str, dict[str, Scalar]] = field(default_factory=dict)
+    """Arm → `recipe`, and dotted settings laid over it."""
+    cases: dict[str, dict[str, Scalar]] = field(default_factory=dict)
+    """Case → dotted settings laid over every arm: the same comparison on each environment. None: one case, unnamed."""
     claims: tuple[str, ...] = ()
-    """What the paper says about their order, as "A > B": B's trials earn less. Tested by the chance of improvement."""
+    """What the paper says about the order of arms, as "A > B": B's trials earn less. Tested by the chance of
+    improvement, in every case, or in one as "case: A > B"."""
     published: dict[str, float] = field(default_factory=dict)
-    """Arm → the published return of a trial, where there is one."""
+    """Arm (or "case: arm") → the published return of a trial, where there is one."""
+    learning_rates: tuple[float, ...] = ()
+    """Candidates, the same for every arm. Each is tried on `selection_seeds` seeds that are not reported; the one with
+    the best mean return over training is then run on fresh ones."""
+    selection_seeds: int = 2
+    """Seeds per candidate."""
     overrides: dict[str, Scalar] = field(default_factory=dict)
     """Dotted setting → value, laid over every arm."""

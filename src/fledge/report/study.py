@@ -1,0 +1,59 @@
+"""The page of a study with several cases: the same comparison on each, one below the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fledge.core.files import write_text
+from fledge.core.records import Result
+from fledge.report.figures import draw_curves
+from fledge.report.page import save_figures, templates
+from fledge.report.read import read_runs
+from fledge.report.style import Drawn
+from fledge.report.summarise import OPTIMUM, adaptation, interval, learning
+
+_TEMPLATE = "study.html.j2"
+
+
+def write_study(
+    title: str, about: str, cases: Mapping[str, tuple[Sequence[Path], Sequence[Result]]], page: Path
+) -> Path:
+    """Write the page of a study; returns its path.
+
+    Args:
+        title: name of the study.
+        about: what it asks.
+        cases: case → run folders of its arms, and its rows of results. The page of a case is `<case>/report.html`.
+        page: where to write.
+
+    Raises:
+        DataError: a run folder is not there.
+    """
+    beside = page.with_name(f"{page.stem}_files")
+    sections = [_section(name, i, *parts) for i, (name, parts) in enumerate(cases.items(), 1)]
+    for section in sections:
+        save_figures(section["figures"], beside)
+    html = templates().get_template(_TEMPLATE).render(title=title, about=about, cases=sections, beside=beside.name)
+    return write_text(page, html)
+
+
+def _section(name: str, number: int, folders: Sequence[Path], results: Sequence[Result]) -> dict[str, Any]:
+    runs = read_runs(folders)
+    panels = [panel for panel in adaptation(runs) if panel.x_unit != "env_step"][:1]
+    figures: list[Drawn] = [draw_curves(panel, f"curve-{number}") for panel in panels]
+    figures += [draw_curves(panel, f"learning-{number}") for panel in learning(runs)[:1]]
+    sentence = "no adaptation curve to summarise."
+    if panels and panels[0].is_trial:
+        totals = {line.label: line.total for line in panels[0].lines}
+        ordered = sorted(totals, key=lambda label: -float(totals[label].value))
+        parts = [f"{label} {interval(totals[label])}" for label in ordered if label != OPTIMUM]
+        parts += [f"the optimum is {interval(totals[OPTIMUM])}"] if OPTIMUM in totals else []
+        sentence = "; ".join(parts) + "."
+    elif panels:
+        last = {line.label: line.estimate for line in panels[0].lines}
+        sentence = "; ".join(
+            f"{label} {interval(e._replace(value=e.value[-1], lo=e.lo[-1], hi=e.hi[-1]))}" for label, e in last.items()
+        )
+    return {"name": name, "page": f"{name}/report.html", "results": results, "figures": figures, "sentence": sentence}

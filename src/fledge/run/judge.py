@@ -1,0 +1,96 @@
+"""What a study found: its rows of results.csv, from the adaptation curves of its arms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from fledge.core.records import Result
+from fledge.core.stats import bootstrap, probability_of_improvement
+from fledge.run.arms import claim_of
+from fledge.run.curve import AdaptationCurve
+from fledge.run.settings import StudySettings
+
+UNTESTED = "not tested at this scale"
+TRIAL = "return of a trial"
+OVER_OTHERS = "chance of improvement over another arm"
+
+
+def compare(
+    study: str, scale: str, settings: StudySettings, curves: Mapping[str, AdaptationCurve], case: str = ""
+) -> list[Result]:
+    """The rows of one case: each arm's returns, the ranking, and what became of each claim.
+
+    Args:
+        study: name in the first column; a case is written behind it.
+        scale: at `smoke` nothing is judged.
+        settings: the claims and published numbers.
+        curves: arm → its curve.
+        case: of the study.
+    """
+    title = f"{study}/{case}" if case else study
+    results = []
+    for arm, curve in curves.items():
+        scores = curve.cube("return").scores
+        last = scores.shape[-1]
+        published = settings.published.get(f"{case}: {arm}", settings.published.get(arm))
+        results.append(_judged(_result(title, arm, TRIAL, scores.sum(-1)), published, scale))
+        results.append(_result(title, arm, "return of episode 1", scores[..., 0]))
+        if last > 1:
+            results.append(_result(title, arm, f"return of episode {last}", scores[..., -1]))
+    first = next(iter(curves.values()))
+    results += [_result(title, name, TRIAL, first.trial("return", name)) for name in first.references]
+    trials = {arm: curve.trial("return") for arm, curve in curves.items()}
+    results += ranking(title, trials)
+    for text in settings.claims:
+        claim = claim_of(text, list(settings.cases))
+        if claim.case in ("", case):
+            chance = probability_of_improvement(trials[claim.better], trials[claim.worse])
+            value, lo, hi = (float(x) for x in chance[:3])
+            judged = scale != "smoke" and not np.isnan(lo)
+            verdict = ("reproduced" if lo > 0.5 else "not reproduced") if judged else UNTESTED
+            results.append(
+                Result(title, claim.text, "chance of improvement", value, lo, hi, chance.n_seeds, None, verdict)
+            )
+    return results
+
+
+def ranking(study: str, trials: Mapping[str, Float[np.ndarray, "seed task"]]) -> list[Result]:
+    """For each arm the chance that its trial beats that of another arm, taken at random; best first.
+
+    Agarwal et al. (2021) take the chance of improvement for pairs; this is its mean over the others. 0.5 is average.
+    """
+    if len(trials) < 2:
+        return []
+    means = {
+        arm: float(
+            np.mean([probability_of_improvement(own, other)[0] for name, other in trials.items() if name != arm])
+        )
+        for arm, own in trials.items()
+    }
+    order = sorted(means, key=means.__getitem__, reverse=True)
+    return [Result(study, arm, OVER_OTHERS, means[arm], n=trials[arm].shape[0]) for arm in order]
+
+
+def _result(study: str, arm: str, metric: str, scores: np.ndarray) -> Result:
+    estimate = bootstrap(scores)
+    value, lo, hi = (float(x) for x in estimate[:3])
+    n = estimate.n_seeds
+    return Result(study, arm, metric, value, None if np.isnan(lo) else lo, None if np.isnan(hi) else hi, n)
+
+
+def _judged(row: Result, published: float | None, scale: str) -> Result:
+    """A row beside the published number: reproduced if that lies inside the interval or below it (higher is better)."""
+    if published is None:
+        return row
+    verdict = UNTESTED
+    if scale == "paper" and row.hi is not None:
+        verdict = "reproduced" if row.hi >= published else "not reproduced"
+    return Result(row.study, row.arm, row.metric, row.value, row.lo, row.hi, row.n, published, verdict)
+
+
+def told(results: Sequence[Result]) -> list[Result]:
+    """The rows to show at the end of a study: what was judged, or stands beside a published number."""
+    return [row for row in results if row.verdict or row.published is not None]
