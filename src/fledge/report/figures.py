@@ -89,7 +89,8 @@ def _draw(
     axes = figure.add_axes((0.8 / width, 0.62 / _HEIGHT, _PLOT_WIDTH / width, (_HEIGHT - 0.8) / _HEIGHT))
     plain_axes(axes)
     n_references = 0
-    colours = []
+    single = len({float(x) for _, xs, _ in drawn for x in xs}) == 1  # then lines are dots with whiskers, side by side
+    colours: list[str] = []
     for line, xs, estimate in drawn:
         marker = "o" if len(xs) <= 12 else ""
         if line.series is None:
@@ -100,16 +101,23 @@ def _draw(
             colour, style, thick = SERIES[line.series % len(SERIES)], "-", 2.2
             if line.adapt not in ("", "default") and line.label.endswith(f", {line.adapt}"):
                 style = (0, (6, 2))
-        axes.plot(xs, estimate.value, color=colour, linestyle=style, linewidth=thick, marker=marker, markersize=5)
-        if not np.isnan(estimate.lo).all():
-            axes.fill_between(xs, estimate.lo, estimate.hi, color=colour, alpha=0.16, linewidth=0)
+        if single and line.series is None:
+            axes.axhline(estimate.value[0], color=colour, linestyle=style, linewidth=thick)
+        elif single:
+            _dot(axes, xs[0] + 0.8 * ((len(colours) + 0.5) / len(drawn) - 0.5), estimate, colour)
+        else:
+            axes.plot(xs, estimate.value, color=colour, linestyle=style, linewidth=thick, marker=marker, markersize=5)
+            if not np.isnan(estimate.lo).all():
+                axes.fill_between(xs, estimate.lo, estimate.hi, color=colour, alpha=0.16, linewidth=0)
         colours.append(colour)
     _limits(axes, drawn)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    if whole_x:
+    if single:
+        axes.set_xticks([drawn[0][1][0]])
+    if whole_x and not single:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    elif unit == "env_step":
+    if unit == "env_step":
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}".replace("-", "−")))
     _label_ends(axes, drawn, colours)
@@ -123,8 +131,14 @@ def _limits(axes: Axes, drawn: Sequence[tuple[Line, np.ndarray, Estimate]]) -> N
     margin = 0.06 * (high - low) or 0.5
     axes.set_ylim(low - margin, high + margin)
     xs = np.concatenate([xs for _, xs, _ in drawn]) if drawn else np.zeros(1)
-    span = float(np.ptp(xs)) or 1.0
-    axes.set_xlim(float(xs.min()) - 0.02 * span, float(xs.max()) + 0.02 * span)
+    beside = 0.02 * float(np.ptp(xs)) or 0.5
+    axes.set_xlim(float(xs.min()) - beside, float(xs.max()) + beside)
+
+
+def _dot(axes: Axes, x: float, estimate: Estimate, colour: str) -> None:
+    value, lo, hi = (float(getattr(estimate, name)[0]) for name in ("value", "lo", "hi"))
+    whisker = None if np.isnan(lo) else [[value - lo], [hi - value]]
+    axes.errorbar([x], [value], yerr=whisker, color=colour, marker="o", markersize=6, linewidth=2.0, capsize=4)
 
 
 def _label_ends(axes: Axes, drawn: Sequence[tuple[Line, np.ndarray, Estimate]], colours: Sequence[str]) -> None:

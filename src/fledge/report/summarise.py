@@ -238,7 +238,19 @@ def sentences(panels: Sequence[Panel], table: Sequence[Change]) -> list[str]:
         if rows:
             totals = {line.label: line.total for line in panel.runs} if panel.is_trial else {}
             return [_sentence(row, totals.get(row.label)) for row in rows] + [_what(panel)]
+    for panel in panels:
+        if panel.runs and all(len(line.xs) == 1 for line in panel.runs):
+            return [_reached(panel, line) for line in panel.runs] + [_what(panel)]
     return []
+
+
+def _reached(panel: Panel, line: Line) -> str:
+    """The sentence of a line that was measured at one x only."""
+    unit = panel.x_unit.replace("_", " ")
+    return (
+        f"On {panel.split} tasks, {line.label} reaches {interval(_at(line.estimate, 0))} in "
+        f"{unit}\N{NO-BREAK SPACE}{line.xs[0]:g}."
+    )
 
 
 def _sentence(row: Change, total: Estimate | None) -> str:

@@ -371,3 +371,11 @@ def test_labels_are_moved_apart_in_order_and_stay_inside(wanted):
 )
 def test_numbers_are_shown_with_three_digits(value, text):
     assert show(value) == text
+
+
+def test_a_run_measured_at_one_episode_is_summarised_too(tmp_path):
+    folder = folders.gridnav_folder(tmp_path / "once", name="once", seeds=2, updates=3)
+    curves = read_curves(folder / "curves.csv")
+    write_curves(folder / "curves.csv", curves.where(x=1))
+    page = write_report([folder], tmp_path / "report.html").read_text()
+    assert "once reaches" in page
