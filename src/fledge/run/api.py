@@ -135,8 +135,8 @@ def report(folders: Sequence[Path | str], out: Path | str | None = None) -> Path
     paths: list[Path] = []
     for folder in map(Path, folders):
         RunFolder.open(folder)
-        arms = sorted(p.parent for p in folder.glob("*/record.json"))
-        paths += arms or [folder]
+        arms = [p.parent for pattern in ("*", "*/*") for p in folder.glob(f"{pattern}/record.json")]
+        paths += sorted(path for path in arms if "selection" not in path.relative_to(folder).parts) or [folder]
     if not paths:
         raise ConfigError("A report is about one run folder or more. Name them: fledge report runs/…")
     return write_report(paths, Path(out) if out is not None else Path(folders[0]) / "report.html")
