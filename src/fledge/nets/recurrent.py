@@ -75,6 +75,23 @@ class LSTMMemory(Memory):
         bias = jnp.zeros(4 * size).at[size : 2 * size].set(forget_bias)
         return cls(Linear(w_in, bias), weight)
 
+    @classmethod
+    def invariant(cls, key: Key[Array, ""], n_in: int, size: int, *, epsilon: float = 1e-4) -> LSTMMemory:
+        """Weights with which the order of the tokens hardly matters at first: InvInit of Beck et al. (2024).
+
+        Input and forget gate are open, whatever comes in (no weights, bias 2 ln((1−ε)/ε)); candidate and output gate
+        see the token alone. So h_t = σ(W_o x_t) ⊙ tanh(Σ_i tanh(W_g x_i)): a sum, read through an output gate.
+
+        The 2 stands for the two biases of the published code's LSTM. With ε = 1e-4 both gates are 1 − 1e-8, which is 1
+        in single precision: their gradient is exactly 0 and they stay open however long one trains. A larger ε (0.01:
+        1 − 1e-4) leaves them something to learn.
+        """
+        key_g, key_o = jax.random.split(key)
+        shut = jnp.zeros((n_in, 2 * size))
+        w_in = jnp.concatenate([shut, orthogonal(key_g, n_in, size), orthogonal(key_o, n_in, size)], axis=1)
+        bias = jnp.zeros(4 * size).at[: 2 * size].set(2 * (jnp.log1p(-epsilon) - jnp.log(epsilon)))
+        return cls(Linear(w_in, bias), jnp.zeros((size, 4 * size)))
+
     @property
     def out_size(self) -> int:
         return self.weight.shape[0]
