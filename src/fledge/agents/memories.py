@@ -16,11 +16,14 @@ from fledge.nets.transformer import TransformerMemory
 MemoryMaker = Callable[[Key[Array, ""], int, int], Memory]
 
 
+def _rnn(key: Key[Array, ""], n_in: int, size: int) -> GRUMemory:
+    """The GRU of the meta-RL papers: one orthogonal matrix for all gates together."""
+    return GRUMemory.init(key, n_in, size, stacked=True)
+
+
 def _split(aggregator: str, *, widen: int = 1) -> MemoryMaker:
     """A GRU of `widen` times the size, half of which is aggregated."""
-    return lambda key, n_in, size: AggregatedMemory.of(
-        GRUMemory.init(key, n_in, widen * size), AGGREGATORS[aggregator], split=True
-    )
+    return lambda key, n_in, size: AggregatedMemory.of(_rnn(key, n_in, widen * size), AGGREGATORS[aggregator], split=True)
 
 
 def _set(aggregator: str) -> MemoryMaker:
@@ -41,7 +44,8 @@ def _pearl(key: Key[Array, ""], n_in: int, size: int) -> Memory:
 
 
 MEMORIES: dict[str, tuple[Callable[..., Memory], str]] = {
-    "gru": (GRUMemory.init, "gated recurrent unit (Cho et al. 2014); the RNN of the meta-RL papers"),
+    "gru": (GRUMemory.init, "gated recurrent unit (Cho et al. 2014)"),
+    "rnn": (_rnn, "the same, with the smaller first weights of the meta-RL papers (Zintgraf et al. 2020)"),
     "lstm": (LSTMMemory.init, "long short-term memory (Hochreiter & Schmidhuber 1997)"),
     "linear": (LinearMemory.init, "gated linear recurrence, parallel over time (Feng et al. 2024)"),
     "transformer": (TransformerMemory.init, "causal transformer with a cache of the trial (Vaswani et al. 2017)"),
@@ -53,7 +57,7 @@ MEMORIES: dict[str, tuple[Callable[..., Memory], str]] = {
     "splagger-softmax": (_split("softmax"), "SplAgger with a mean weighted by the softmax of what is averaged"),
     "splagger-wsoftmax": (_split("wsoftmax", widen=2), "SplAgger with a mean weighted by a softmax; twice the units"),
     "splagger-nosplit": (
-        lambda key, n_in, size: AggregatedMemory.of(GRUMemory.init(key, n_in, size), AGGREGATORS["max"]),
+        lambda key, n_in, size: AggregatedMemory.of(_rnn(key, n_in, size), AGGREGATORS["max"]),
         "GRU; the maximum of all of its units",
     ),
     "splagger-nornn": (_set("max"), "the maximum of what each token says by itself"),

@@ -30,11 +30,19 @@ class GRUMemory(Memory):
     bias: Float[Array, " hidden"]
 
     @classmethod
-    def init(cls, key: Key[Array, ""], n_in: int, size: int) -> GRUMemory:
-        """Random weights for tokens of width `n_in` and `size` hidden units."""
+    def init(cls, key: Key[Array, ""], n_in: int, size: int, *, stacked: bool = False) -> GRUMemory:
+        """Random weights for tokens of width `n_in` and `size` hidden units.
+
+        Each gate's matrix is orthogonal by itself. With `stacked` the three together are one orthogonal matrix, as in
+        the published meta-RL code, which hands PyTorch's stacked weights to the initialiser: each gate's are then
+        smaller by √3, and what is past fades sooner.
+        """
         key_in, key_h = jax.random.split(key)
-        weight = jnp.concatenate([orthogonal(k, size, size) for k in jax.random.split(key_h, 3)], axis=1)
-        w_in = jnp.concatenate([orthogonal(k, n_in, size) for k in jax.random.split(key_in, 3)], axis=1)
+        if stacked:
+            weight, w_in = orthogonal(key_h, size, 3 * size), orthogonal(key_in, n_in, 3 * size)
+        else:
+            weight = jnp.concatenate([orthogonal(k, size, size) for k in jax.random.split(key_h, 3)], axis=1)
+            w_in = jnp.concatenate([orthogonal(k, n_in, size) for k in jax.random.split(key_in, 3)], axis=1)
         return cls(Linear(w_in, jnp.zeros(3 * size)), weight, jnp.zeros(size))
 
     @property
@@ -86,9 +94,7 @@ class LSTMMemory(Memory):
         in single precision: their gradient is exactly 0 and they stay open however long one trains. A larger ε (0.01:
         1 − 1e-4) leaves them something to learn.
         """
-        key_g, key_o = jax.random.split(key)
-        shut = jnp.zeros((n_in, 2 * size))
-        w_in = jnp.concatenate([shut, orthogonal(key_g, n_in, size), orthogonal(key_o, n_in, size)], axis=1)
+        w_in = orthogonal(key, n_in, 4 * size).at[:, : 2 * size].set(0.0)  # of all gates together, as published
         bias = jnp.zeros(4 * size).at[: 2 * size].set(2 * (jnp.log1p(-epsilon) - jnp.log(epsilon)))
         return cls(Linear(w_in, bias), jnp.zeros((size, 4 * size)))
 
