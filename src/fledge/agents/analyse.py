@@ -1,13 +1,12 @@
 """What a memory does before it has learnt anything: how far gradients reach, and how much the order of tokens matters.
 
-The analysis of Beck et al. (SplAgger, 2024; AMRL, 2020) at random initialisation, on tokens drawn from U(−1, 1).
+The analysis of Beck et al. (SplAgger, 2024; AMRL, 2020) at random initialisation, on tokens drawn from U(−1, 1). Our
+output layer has no bias at first, PyTorch's has one; it hides a part of `order`, which is about 1.3 times larger here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -64,24 +63,23 @@ def memory_statistics(
 
 
 def latent_memory(
-    name: str, n_in: int, size: int, n_latent: int, *, horizon: int = 128
+    name: str, n_in: int, size: int, n_latent: int = 12, *, horizon: int = 128
 ) -> Callable[[Key[Array, ""]], Memory]:
-    """A function from a key to a fresh memory of that name with a linear layer to a latent's mean and log-variance.
-
-    `pearl` puts out both by itself, so nothing may stand behind its product (its `size` units are fed by 2 `n_latent`
-    factors): its own `size` sets the latent's width, half of it.
+    """A function from a key to a fresh memory with a linear layer to a latent's mean and log-variance on its output.
 
     Args:
         name: a row of the table of memories.
         n_in: width of a token.
         size: number of units.
-        n_latent: d_lat; the output is twice as wide.
+        n_latent: d_lat; the output is twice as wide. 0 for no layer: `pearl` puts out means and log-variances by itself.
         horizon: the most tokens of a trial.
     """
 
     def make(key: Key[Array, ""]) -> Memory:
         key_memory, key_out = jax.random.split(key)
         memory = make_memory(name, key_memory, n_in, size, horizon=horizon)
+        if n_latent == 0:
+            return memory
         return MappedMemory(memory, MLP.init(key_out, memory.out_size, (), 2 * n_latent))
 
     return make

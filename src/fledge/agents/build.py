@@ -17,6 +17,7 @@ from fledge.core.normalise import RunningStats
 from fledge.nets.policy import ActorCritic
 from fledge.nets.tokens import EVERYTHING_NEW, TokenEncoder
 
+
 @dataclass(frozen=True)
 class MemoryAgentSettings:
     """A memory times a conditioning. The defaults are RL², latent only.
@@ -78,9 +79,7 @@ def memory_agent(settings: MemoryAgentSettings, env: Env) -> Callable[[Key[Array
                 "reward": settings.reward_embedding,
             },
         )
-        memory = make_memory(
-            memory_name, key_memory, encoder.out_size(), settings.memory_size, horizon=env.horizon
-        )
+        memory = make_memory(memory_name, key_memory, encoder.out_size(), settings.memory_size, horizon=env.horizon)
         policy = ActorCritic.init(
             key_policy,
             memory.out_size,

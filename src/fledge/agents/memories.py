@@ -23,7 +23,9 @@ def _rnn(key: Key[Array, ""], n_in: int, size: int) -> GRUMemory:
 
 def _split(aggregator: str, *, widen: int = 1) -> MemoryMaker:
     """A GRU of `widen` times the size, half of which is aggregated."""
-    return lambda key, n_in, size: AggregatedMemory.of(_rnn(key, n_in, widen * size), AGGREGATORS[aggregator], split=True)
+    return lambda key, n_in, size: AggregatedMemory.of(
+        _rnn(key, n_in, widen * size), AGGREGATORS[aggregator], split=True
+    )
 
 
 def _set(aggregator: str) -> MemoryMaker:

@@ -85,7 +85,9 @@ class MeanAggregator(Aggregator):
         state = state[0] + token, state[1] + 1.0
         return state, self._mean(*state)
 
-    def scan(self, state: tuple[Statistic, Array], tokens: Tokens, resets: Resets) -> tuple[tuple[Statistic, Array], Outs]:
+    def scan(
+        self, state: tuple[Statistic, Array], tokens: Tokens, resets: Resets
+    ) -> tuple[tuple[Statistic, Array], Outs]:
         sums = segment_sum(state[0], tokens, resets)
         counts = segment_sum(state[1], jnp.ones_like(tokens[..., :1]), resets)
         return (sums[-1], counts[-1]), self._mean(sums, counts)

@@ -38,7 +38,9 @@ class PerStepMemory(Memory):
     def begin(self) -> tuple[()]:
         return ()
 
-    def step(self, state: tuple[()], token: Float[Array, "*batch token"]) -> tuple[tuple[()], Float[Array, "*batch out"]]:
+    def step(
+        self, state: tuple[()], token: Float[Array, "*batch token"]
+    ) -> tuple[tuple[()], Float[Array, "*batch out"]]:
         out = self.layers(token)
         return (), activate("tanh", out) if self.bounded else out
 
@@ -106,7 +108,9 @@ class AggregatedMemory(Memory):
         aggregated, out = self.aggregator.scan(state[1], long, resets)
         return (encoded, aggregated), jnp.concatenate([short, out], axis=-1)
 
-    def _cut(self, h: Float[Array, "*batch hidden"]) -> tuple[Float[Array, "*batch short"], Float[Array, "*batch long"]]:
+    def _cut(
+        self, h: Float[Array, "*batch hidden"]
+    ) -> tuple[Float[Array, "*batch short"], Float[Array, "*batch long"]]:
         n_short = h.shape[-1] - self.aggregator.in_size
         return h[..., :n_short], h[..., n_short:]
 

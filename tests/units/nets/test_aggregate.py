@@ -219,12 +219,6 @@ def test__segment_max__not_a_number__is_not_lost():
     np.testing.assert_array_equal(out[:, 0], (1.0, jnp.nan, jnp.nan))
 
 
-def test__straight_through__forward_mode__the_tangent_of_a_sum():
-    values, tangents = jnp.asarray(VALUES), jnp.asarray((1.0, 10.0, 100.0))
-    _, moved = jax.jvp(lambda v: outputs(MeanAggregator(1, straight_through=True), v)[2, 0], (values,), (tangents,))
-    np.testing.assert_allclose(moved, 111.0)
-
-
 def test__odd_width__is_refused_with_the_cure():
     with pytest.raises(ConfigError, match=r"cuts 5 values into two equal halves, and 5 is odd\. Use a size"):
         mean_and_max(5)
