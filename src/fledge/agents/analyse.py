@@ -7,6 +7,7 @@ output layer has no bias at first, PyTorch's has one; it hides a part of `order`
 from __future__ import annotations
 
 from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -51,15 +52,14 @@ def memory_statistics(
         n_permutations: permutations of each beginning of the sequence.
     """
 
-    def one(key: Key[Array, ""]) -> MemoryStatistics:
+    def one(key: Key[Array, ""]) -> tuple[Array, Array, Array, Array]:
         key_tokens, key_permute, key_make = jax.random.split(key, 3)
         memory = make(key_make)
         tokens = jax.random.uniform(key_tokens, (n_tokens, token_size), minval=-1.0, maxval=1.0)
-        first, each, parameters = _gradients(memory, tokens)
         keys = jax.random.split(key_permute, n_permutations)
-        return MemoryStatistics(first, each, parameters, jnp.mean(_order(memory, tokens, keys), axis=0))
+        return *_gradients(memory, tokens), jnp.mean(_order(memory, tokens, keys), axis=0)
 
-    return jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(key, n_inits))
+    return MemoryStatistics(*jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(key, n_inits)))
 
 
 def latent_memory(
@@ -71,7 +71,7 @@ def latent_memory(
         name: a row of the table of memories.
         n_in: width of a token.
         size: number of units.
-        n_latent: d_lat; the output is twice as wide. 0 for no layer: `pearl` puts out means and log-variances by itself.
+        n_latent: d_lat; the output is twice as wide. 0 for no layer (the output of `pearl` already is both).
         horizon: the most tokens of a trial.
     """
 
@@ -95,7 +95,7 @@ def _outputs(memory: Memory, tokens: Float[Array, "time *batch token"]) -> Float
 def _gradients(
     memory: Memory, tokens: Float[Array, "time token"]
 ) -> tuple[Float[Array, " time"], Float[Array, " time"], Float[Array, " time"]]:
-    """Norms of the gradients of Σ_j out_t[j]: by x_0 at each t, by each x_i at the last t, by the parameters at each t."""
+    """Norms of the gradients of Σ_j out_t[j] by x_0 at each t, by each x_i at the last t, by parameters at each t."""
     numbers, rest = eqx.partition(memory, eqx.is_inexact_array)
 
     def totals(numbers: PyTree[Array], tokens: Float[Array, "time token"]) -> Float[Array, " time"]:

@@ -225,10 +225,10 @@ def _weighted(token: Token) -> tuple[Statistic, Statistic]:
 class SoftmaxAggregator(Aggregator):
     """out_t = Σ ω_i x_i / max(Σ ω_i, e^{−3/T}) with ω = exp((w − 2)/T) and a learnt temperature T.
 
-    What is weighted is its own weight (w = x = v), or, with `separate`, the halves of v = [x, w]. Kept as a multiple of
-    e^m, m the largest exponent so far, so that no temperature overflows or underflows. T is kept as its logarithm and so
-    stays positive. (In the released code every aggregator owns a temperature, used or not, and on a GPU none of them is
-    a leaf, so that none is trained.)
+    What is weighted is its own weight (w = x = v), or, with `separate`, the halves of v = [x, w]. The sums are kept as
+    multiples of e^m, m the largest exponent so far, so that no temperature overflows or underflows; T is kept as its
+    logarithm and so stays positive. In the released code every aggregator owns a temperature, used or not, and on a GPU
+    none of them is a leaf, so that none is trained: here it is a parameter like any other, of this class alone.
     """
 
     log_temperature: Float[Array, ""]

@@ -53,9 +53,9 @@ class PerStepMemory(Memory):
 class AggregatedMemory(Memory):
     """h_t = encoder(x_t, …); out_t = [u_t, aggregate(v_0 … v_t)] with h = [u, v] (split), or aggregate(h_0 … h_t).
 
-    With a recurrent encoder, a split and the maximum it is SplAgger (Beck et al. 2024): u carries what depends on order,
-    the maximum what is far back. With straight-through gradients besides, AMRL (Beck et al. 2020). With a per-step
-    encoder and no split, what comes out does not depend on the order of the tokens.
+    With a recurrent encoder, a split and the maximum it is SplAgger (Beck et al. 2024): u carries what depends on
+    order, the maximum what is far back. With straight-through gradients besides, AMRL (Beck et al. 2020). With a
+    per-step encoder and no split, what comes out does not depend on the order of the tokens.
     """
 
     encoder: Memory

@@ -14,7 +14,6 @@ from fledge.learn.devices import place
 from fledge.learn.loop import Loop
 from fledge.learn.ppo import PPO, PPOSettings
 
-
 KINDS = ("gru", "lstm", "linear", "none", "transformer", "splagger-avg", "amrl")
 """A memory of each kind of state and gradient; that all others replay what they did is shown by their exam."""
 

@@ -19,14 +19,16 @@ SETS = ("amrl-nornn", "cnp", "pearl", "splagger-nornn")
 
 
 def last(memory, tokens):
-    return memory.scan(memory.begin(), tokens, jnp.zeros(len(tokens), bool))[1][-1]
+    return jax.jit(lambda tokens: memory.scan(memory.begin(), tokens, jnp.zeros(len(tokens), bool))[1][-1])(tokens)
 
 
 def change_by_order(name):
     memory = MEMORIES[name][0](jax.random.key(0), TOKEN, SIZE)
     tokens = jax.random.normal(jax.random.key(1), (LENGTH, TOKEN))
-    shuffled = jax.random.permutation(jax.random.key(2), tokens)
-    return float(jnp.max(jnp.abs(last(memory, tokens) - last(memory, shuffled))))
+    both = jnp.stack([tokens, jax.random.permutation(jax.random.key(2), tokens)], axis=1)
+    begin = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, *x.shape)), memory.begin())
+    outputs = jax.jit(lambda *args: memory.scan(*args)[1])(begin, both, jnp.zeros((LENGTH, 2), bool))
+    return float(jnp.max(jnp.abs(outputs[-1, 0] - outputs[-1, 1])))
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -32,13 +32,16 @@ def tokens():
     return jax.random.normal(jax.random.key(1), (LENGTH, TOKEN))
 
 
-def scan(memory, tokens, resets=None):
+def scan(memory, tokens, resets=None, state=None):
     resets = jnp.zeros(len(tokens), bool) if resets is None else resets
-    return jax.jit(lambda tokens, resets: memory.scan(memory.begin(), tokens, resets))(tokens, resets)
+    state = memory.begin() if state is None else state
+    return jax.jit(lambda *args: memory.scan(*args))(state, tokens, resets)
 
 
 def by_steps(memory, tokens):
-    return jax.jit(lambda tokens: jax.lax.scan(memory.step, memory.begin(), tokens))(tokens)
+    return jax.jit(lambda tokens: jax.lax.scan(lambda state, token: memory.step(state, token), memory.begin(), tokens))(
+        tokens
+    )
 
 
 def test_window__each_token_is_felt_for_as_many_tokens_as_the_horizon(one_layer, tokens):
@@ -51,12 +54,12 @@ def test_trial_longer_than_the_cache__steps_and_scan_tell_the_same_story(memory,
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), a, b)
 
 
-@pytest.mark.parametrize("cut", [1, 3, 6, 10])
+@pytest.mark.parametrize("cut", [1, 3, 8])
 def test_trial_longer_than_the_cache__pieces_of_any_length_are_the_whole(memory, tokens, cut):
     resets = jnp.zeros(LENGTH, bool).at[7].set(True)
     whole_state, whole = scan(memory, tokens, resets)
     state, first = scan(memory, tokens[:cut], resets[:cut])
-    state, second = memory.scan(state, tokens[cut:], resets[cut:])
+    state, second = scan(memory, tokens[cut:], resets[cut:], state)
     np.testing.assert_allclose(jnp.concatenate([first, second]), whole, atol=2e-6)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), state, whole_state)
 
