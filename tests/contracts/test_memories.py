@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fledge.agents.build import MEMORIES
+from fledge.agents.memories import MEMORIES
 from fledge.learn.rollout import select
 from fledge.nets.recurrent import LinearMemory
 
@@ -22,6 +22,7 @@ class Compiled:
         self.memory = memory
         self.scan = jax.jit(lambda *args: memory.scan(*args))
         self.by_steps = jax.jit(lambda *args: by_steps(memory, *args))
+        self.gradients = gradients(lambda memory, *args: memory.scan(*args), memory), gradients(by_steps, memory)
 
 
 @cache
@@ -32,11 +33,6 @@ def build(name):
 @pytest.fixture(params=sorted(MEMORIES))
 def compiled(request):
     return build(request.param)
-
-
-@pytest.fixture
-def memory(compiled):
-    return compiled.memory
 
 
 @pytest.fixture
@@ -59,6 +55,17 @@ def by_steps(memory, state, tokens, resets):
         return memory.step(select(reset, begin(memory), state), token)
 
     return jax.lax.scan(step, state, (tokens, resets))
+
+
+def gradients(tell, memory):
+    """Of a weighted sum of sines of the outputs: by the weights, the tokens and the numbers of the initial state."""
+    weight = jax.random.normal(jax.random.key(2), (TIME, BATCH, memory.out_size))
+
+    def loss(memory, tokens, numbers, counters, resets):
+        return jnp.sum(weight * jnp.sin(tell(memory, eqx.combine(numbers, counters), tokens, resets)[1]))
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    return lambda numbers, counters, tokens, resets: gradient(memory, tokens, numbers, counters, resets)
 
 
 def close(a, b):
@@ -96,32 +103,20 @@ def test_a_batch_is_its_members_one_by_one(compiled, tokens, resets):
     close((one, alone), (jax.tree.map(lambda x: x[1], state), together[:, 1]))
 
 
-def test_gradients_of_the_scan_are_those_of_the_steps(memory, tokens, resets):
-    weight = jax.random.normal(jax.random.key(2), (TIME, BATCH, memory.out_size))
-
-    def loss(how):
-        return lambda memory, tokens: jnp.sum(weight * how(memory, tokens)[1])
-
-    by_scan = jax.jit(jax.grad(loss(lambda m, x: m.scan(begin(m), x, resets)), argnums=(0, 1)))(memory, tokens)
-    by_step = jax.jit(jax.grad(loss(lambda m, x: by_steps(m, begin(m), x, resets)), argnums=(0, 1)))(memory, tokens)
+def test_gradients_of_the_scan_are_those_of_the_steps(compiled, tokens, resets):
+    start = eqx.partition(begin(compiled.memory), eqx.is_inexact_array)
+    by_scan, by_step = (gradient(*start, tokens, resets) for gradient in compiled.gradients)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), by_scan, by_step)
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(by_scan))
 
 
 def test_the_initial_state_gets_its_gradient(compiled, tokens):
-    memory, no_resets = compiled.memory, jnp.zeros((TIME, BATCH), bool)
-    state, _ = compiled.scan(begin(memory), tokens[:3], no_resets[:3])
+    no_resets = jnp.zeros((TIME, BATCH), bool)
+    state, _ = compiled.scan(begin(compiled.memory), tokens[:3], no_resets[:3])
     numbers, counters = eqx.partition(state, eqx.is_inexact_array)
-    if not jax.tree.leaves(numbers):
-        return
     numbers = jax.tree.map(lambda x: x + 0.3, numbers)
-
-    def loss(how):
-        return lambda numbers: jnp.sum(jnp.sin(how(eqx.combine(numbers, counters))[1]))
-
-    a = jax.jit(jax.grad(loss(lambda s: memory.scan(s, tokens, no_resets))))(numbers)
-    b = jax.jit(jax.grad(loss(lambda s: by_steps(memory, s, tokens, no_resets))))(numbers)
-    close(a, b)
+    by_scan, by_step = (gradient(numbers, counters, tokens, no_resets)[2] for gradient in compiled.gradients)
+    close(by_scan, by_step)
 
 
 def test_the_output_has_the_promised_width_and_the_state_its_shape(compiled, tokens, resets):
