@@ -39,9 +39,10 @@ def scan(memory, tokens, resets=None, state=None):
 
 
 def by_steps(memory, tokens):
-    return jax.jit(lambda tokens: jax.lax.scan(lambda state, token: memory.step(state, token), memory.begin(), tokens))(
-        tokens
-    )
+    def step(state, token):
+        return memory.step(state, token)
+
+    return jax.jit(lambda tokens: jax.lax.scan(step, memory.begin(), tokens))(tokens)
 
 
 def test_window__each_token_is_felt_for_as_many_tokens_as_the_horizon(one_layer, tokens):
