@@ -2,7 +2,8 @@
 
 A segment starts wherever `resets` holds, and at the sequence's first step, which goes on from a given state. Both are
 associative: on an accelerator all steps are computed at once, O(log time) deep (Blelloch 1990, §1.5: segmented scans).
-On a CPU the sequential form is three times faster and compiles in a fifth of the time, so there it is used.
+On a CPU the sequential forms are used: the maximum with its gradient is three times faster there (100 steps, a batch of
+256, 32 units, one core), the sum as fast, and both compile in a quarter of the time.
 """
 
 from __future__ import annotations

@@ -147,6 +147,7 @@ class TransformerMemory(Memory):
     def scan(
         self, state: Cache, tokens: Float[Array, "time *batch token"], resets: Bool[Array, "time *batch"]
     ) -> tuple[Cache, Float[Array, "time *batch out"]]:
+        # A chunk of whole trials masks all of the cache and pays for it all the same: whether it does is data.
         x = self.embed(jnp.moveaxis(tokens, 0, -2))
         layout = Layout.of(state.position, jnp.moveaxis(resets, 0, -1), self.horizon)
         angle, keys, values = self._angle(layout.position), [], []
