@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fledge.agents.build import MEMORIES
+from fledge.agents.memories import MEMORIES
 from fledge.core.contracts import Env, task_batch
 from fledge.core.metrics import METRICS
 from fledge.core.spaces import Box, Discrete, Space

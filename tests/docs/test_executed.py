@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fledge.agents.build import MEMORIES
+from fledge.agents.memories import MEMORIES
 
 sys.path.insert(0, str(Path(__file__).parent))
 

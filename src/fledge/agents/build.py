@@ -1,4 +1,4 @@
-"""Agents from settings: the table of memories, and the plain compositions."""
+"""Agents from settings: a memory times a conditioning."""
 
 from __future__ import annotations
 
@@ -9,21 +9,13 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
+from fledge.agents.memories import MEMORIES, make_memory
 from fledge.agents.recurrent import MemoryAgent
-from fledge.core.contracts import Env, Memory
+from fledge.core.contracts import Env
 from fledge.core.errors import ConfigError, unknown
 from fledge.core.normalise import RunningStats
 from fledge.nets.policy import ActorCritic
-from fledge.nets.recurrent import GRUMemory, LinearMemory, LSTMMemory, NoMemory
 from fledge.nets.tokens import EVERYTHING_NEW, TokenEncoder
-
-MEMORIES: dict[str, tuple[Callable[[Key[Array, ""], int, int], Memory], str]] = {
-    "gru": (GRUMemory.init, "gated recurrent unit (Cho et al. 2014)"),
-    "lstm": (LSTMMemory.init, "long short-term memory (Hochreiter & Schmidhuber 1997)"),
-    "linear": (LinearMemory.init, "gated linear recurrence, parallel over time (Feng et al. 2024)"),
-    "none": (lambda key, n_in, size: NoMemory(n_in), "remembers nothing"),
-}
-"""Name → (constructor from key, token width and size; one line about it). A new memory is one row here."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,6 @@ def memory_agent(settings: MemoryAgentSettings, env: Env) -> Callable[[Key[Array
         raise unknown("memory", memory_name, MEMORIES)
     if settings.memory_size < 1:
         raise ConfigError(f"memory_size is the number of units, at least 1; got {settings.memory_size}.")
-    make_memory = MEMORIES[memory_name][0]
     task_size = jax.eval_shape(lambda key: env.task_vector(env.sample(key)), jax.random.key(0)).shape[0]
 
     def make(key: Key[Array, ""]) -> MemoryAgent:
@@ -88,7 +79,7 @@ def memory_agent(settings: MemoryAgentSettings, env: Env) -> Callable[[Key[Array
                 "reward": settings.reward_embedding,
             },
         )
-        memory = make_memory(key_memory, encoder.out_size(), settings.memory_size)
+        memory = make_memory(memory_name, key_memory, encoder.out_size(), settings.memory_size, horizon=env.horizon)
         policy = ActorCritic.init(
             key_policy,
             memory.out_size,

@@ -50,7 +50,7 @@ def _envs() -> Listing:
 
 
 def _memories() -> Listing:
-    from fledge.agents.build import MEMORIES
+    from fledge.agents.memories import MEMORIES
 
     return ("memory", "what it is"), [(name, about) for name, (_, about) in MEMORIES.items()]
 

@@ -30,11 +30,19 @@ class GRUMemory(Memory):
     bias: Float[Array, " hidden"]
 
     @classmethod
-    def init(cls, key: Key[Array, ""], n_in: int, size: int) -> GRUMemory:
-        """Random weights for tokens of width `n_in` and `size` hidden units."""
+    def init(cls, key: Key[Array, ""], n_in: int, size: int, *, stacked: bool = False) -> GRUMemory:
+        """Random weights for tokens of width `n_in` and `size` hidden units.
+
+        Each gate's matrix is orthogonal by itself. With `stacked` the three together are one orthogonal matrix, as in
+        the published meta-RL code, which hands PyTorch's stacked weights to the initialiser: each gate's are then
+        smaller by √3, and what is past fades sooner.
+        """
         key_in, key_h = jax.random.split(key)
-        weight = jnp.concatenate([orthogonal(k, size, size) for k in jax.random.split(key_h, 3)], axis=1)
-        w_in = jnp.concatenate([orthogonal(k, n_in, size) for k in jax.random.split(key_in, 3)], axis=1)
+        if stacked:
+            weight, w_in = orthogonal(key_h, size, 3 * size), orthogonal(key_in, n_in, 3 * size)
+        else:
+            weight = jnp.concatenate([orthogonal(k, size, size) for k in jax.random.split(key_h, 3)], axis=1)
+            w_in = jnp.concatenate([orthogonal(k, n_in, size) for k in jax.random.split(key_in, 3)], axis=1)
         return cls(Linear(w_in, jnp.zeros(3 * size)), weight, jnp.zeros(size))
 
     @property
@@ -74,6 +82,21 @@ class LSTMMemory(Memory):
         w_in = jnp.concatenate([orthogonal(k, n_in, size) for k in jax.random.split(key_in, 4)], axis=1)
         bias = jnp.zeros(4 * size).at[size : 2 * size].set(forget_bias)
         return cls(Linear(w_in, bias), weight)
+
+    @classmethod
+    def invariant(cls, key: Key[Array, ""], n_in: int, size: int, *, epsilon: float = 1e-4) -> LSTMMemory:
+        """Weights with which the order of the tokens hardly matters at first: InvInit of Beck et al. (2024).
+
+        Input and forget gate are open, whatever comes in (no weights, bias 2 ln((1−ε)/ε)); candidate and output gate
+        see the token alone. So h_t = σ(W_o x_t) ⊙ tanh(Σ_i tanh(W_g x_i)): a sum, read through an output gate.
+
+        The 2 stands for the two biases of the published code's LSTM. With ε = 1e-4 both gates are 1 − 1e-8, which is 1
+        in single precision: their gradient is exactly 0 and they stay open however long one trains. A larger ε (0.01:
+        1 − 1e-4) leaves them something to learn.
+        """
+        w_in = orthogonal(key, n_in, 4 * size).at[:, : 2 * size].set(0.0)  # of all gates together, as published
+        bias = jnp.zeros(4 * size).at[: 2 * size].set(2 * (jnp.log1p(-epsilon) - jnp.log(epsilon)))
+        return cls(Linear(w_in, bias), jnp.zeros((size, 4 * size)))
 
     @property
     def out_size(self) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from fledge.agents.build import MEMORIES, PRESETS, memory_agent
+from fledge.agents.build import PRESETS, memory_agent
+from fledge.agents.memories import MEMORIES
 from fledge.agents.references import make_reference
 from fledge.core.contracts import Env
 from fledge.core.errors import FledgeError, unknown
