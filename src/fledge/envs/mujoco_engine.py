@@ -131,7 +131,7 @@ class Engine:
         return np.array(words, order="C").reshape(-1, self.n_words).view(np.float64)
 
     def _run(
-        self, rows: Rows, before: Rows | None, variant: np.ndarray, lead: tuple[int, ...], *, steps: bool
+        self, rows: Rows, before: Float[np.ndarray, "row 2"] | None, variant: np.ndarray, lead: tuple[int, ...], *, steps: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Step (or only evaluate) every row in place, then cast what is seen."""
         n = len(rows)
@@ -153,7 +153,7 @@ class Engine:
         return rows.view(np.uint32).reshape(*lead, -1), seen.reshape(*lead, -1)
 
     def _serve(
-        self, rows: Rows, extras: Rows, models: list[Any] | None, starts: Iterator[int], chunk: int, steps: bool
+        self, rows: Rows, extras: Float[np.ndarray, "row entry"], models: list[Any] | None, starts: Iterator[int], chunk: int, steps: bool
     ) -> None:
         """Take rows until there are no more. MuJoCo lets go of the interpreter while it steps."""
         mujoco, part, n_physics, frame_skip = self.mujoco, self._part, self._n_physics, self.body.frame_skip
