@@ -94,7 +94,7 @@ class MujocoEnv(Env):
         assert isinstance(space, Box)
         if self.clip_actions:
             action = jnp.clip(action, space.low, space.high)
-        words, view = self.engine.step(state.words, action, self.variant(task))
+        words, view = self.engine.step(state.words, action)
         velocity = view.moved / self.engine.dt
         reward, terminated = self.judge(view, velocity, action, task)
         timestep = TimeStep.of(

@@ -6,6 +6,8 @@ import copy
 import importlib.util
 import threading
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -81,7 +83,20 @@ def library() -> ModuleType:
     return need("mujoco", EXTRA)
 
 
-_COMPILING = threading.Lock()
+_SILENT = threading.Lock()
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """MuJoCo says nothing inside. It thinks old attributes of XML files worth a line on the terminal and in a file."""
+    mujoco = library()
+    with _SILENT:
+        before = mujoco.get_mju_user_warning()
+        mujoco.set_mju_user_warning(lambda text: None)
+        try:
+            yield
+        finally:
+            mujoco.set_mju_user_warning(before)
 
 
 def compile_body(body: Body) -> Any:
@@ -102,13 +117,8 @@ def compile_body(body: Body) -> Any:
             asset.remove(texture)
     for material in tree.iter("material"):
         material.attrib.pop("texture", None)
-    with _COMPILING:  # MuJoCo would write what it thinks of old attributes into a file in the working directory
-        before = mujoco.get_mju_user_warning()
-        mujoco.set_mju_user_warning(lambda text: None)
-        try:
-            return mujoco.MjModel.from_xml_string(ET.tostring(tree, encoding="unicode"))
-        finally:
-            mujoco.set_mju_user_warning(before)
+    with silence():
+        return mujoco.MjModel.from_xml_string(ET.tostring(tree, encoding="unicode"))
 
 
 class Models:

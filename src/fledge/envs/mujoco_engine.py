@@ -64,6 +64,7 @@ class Engine:
         self._free: deque[Any] = deque()
         data = self.mujoco.MjData(nominal)
         self._n_physics = self.mujoco.mj_stateSize(nominal, self._part)
+        self._place = slice(self._n_physics, self._n_physics + 2)
         self._qpos, self._qvel, self._ctrl = (self._find(data, name) for name in ("qpos", "qvel", "ctrl"))
         self.mujoco.mj_resetData(nominal, data)
         self.qpos0 = np.asarray(data.qpos, np.float32)
@@ -76,8 +77,10 @@ class Engine:
 
     @property
     def n_words(self) -> int:
-        """How many uint32 make a state: two for each double; the last two doubles are the body's place."""
-        return 2 * (self._n_physics + 2)
+        """How many uint32 make a state: two for each double of the physics and of the body's place, two for the
+        variant. So all that a step needs is one array (each array handed to the host costs as much as stepping a body).
+        """
+        return 2 * (self._n_physics + 3)
 
     def start(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"], variant: Int[Array, ""]) -> tuple[Array, View]:
         """A state at rest but for these positions and velocities, and what is seen of it.
@@ -85,23 +88,20 @@ class Engine:
         The physics is asked only if something beyond positions and velocities is to be seen; otherwise a reset is a few
         operations of JAX (it stands in the inner loop of trials, where it is computed at every step).
         """
-        words = jnp.asarray(self._start.view(np.uint32))
+        words = jnp.asarray(self._start.view(np.uint32)).at[-2].set(variant.astype(jnp.uint32))
         place = jnp.zeros(2) if self.body.place == "mass" else qpos[:2]
-        for where, values in ((self._qpos, qpos), (self._qvel, qvel), (slice(-2, None), place)):
-            span = slice(2 * where.start, None if where.stop is None else 2 * where.stop)
-            words = words.at[span].set(double_words(values))
+        for where, values in ((self._qpos, qpos), (self._qvel, qvel), (self._place, place)):
+            words = words.at[2 * where.start : 2 * where.stop].set(double_words(values))
         if not self.n_extras and self.body.place == "root":
             return words, View(qpos, qvel, jnp.zeros(2), {})
-        return self._view(jax.pure_callback(self._forward, self._shapes(), words, variant, vmap_method="broadcast_all"))
+        return self._view(jax.pure_callback(self._forward, self._shapes(), words, vmap_method="broadcast_all"))
 
     def step(
-        self, words: UInt32[Array, " word"], action: Float[Array, " nu"], variant: Int[Array, ""]
+        self, words: UInt32[Array, " word"], action: Float[Array, " nu"]
     ) -> tuple[UInt32[Array, " word"], View]:
         """The state after one control step (`frame_skip` physics steps), and what is seen of it."""
-        shapes = self._shapes()
-        return self._view(
-            jax.pure_callback(self._advance, shapes, words, action, variant, vmap_method="broadcast_all")
-        )
+        words = words.at[2 * self._ctrl.start : 2 * self._ctrl.stop].set(double_words(action))
+        return self._view(jax.pure_callback(self._advance, self._shapes(), words, vmap_method="broadcast_all"))
 
     def _shapes(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
         n_seen = self.nq + self.nv + 2 + self.n_extras
@@ -115,28 +115,20 @@ class Engine:
 
     # What the host does.
 
-    def _advance(self, words: Any, action: Any, variant: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Any number of leading axes, the same for all three."""
-        words, action, variant = np.asarray(words), np.asarray(action), np.asarray(variant)
-        rows = self._rows(words)
-        before = rows[:, -2:].copy()
-        rows[:, self._ctrl] = action.reshape(len(rows), self.nu)
-        return self._run(rows, before, variant, words.shape[:-1], steps=True)
+    def _advance(self, words: Any) -> tuple[np.ndarray, np.ndarray]:
+        return self._run(np.asarray(words), steps=True)
 
-    def _forward(self, words: Any, variant: Any) -> tuple[np.ndarray, np.ndarray]:
-        words = np.asarray(words)
-        return self._run(self._rows(words), None, np.asarray(variant), words.shape[:-1], steps=False)
+    def _forward(self, words: Any) -> tuple[np.ndarray, np.ndarray]:
+        return self._run(np.asarray(words), steps=False)
 
-    def _rows(self, words: np.ndarray) -> Rows:
-        return np.array(words, order="C").reshape(-1, self.n_words).view(np.float64)
-
-    def _run(
-        self, rows: Rows, before: Float[np.ndarray, "row 2"] | None, variant: np.ndarray, lead: tuple[int, ...], *, steps: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Step (or only evaluate) every row in place, then cast what is seen."""
-        n = len(rows)
+    def _run(self, words: np.ndarray, *, steps: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Step (or only evaluate) every row, whatever its leading axes, then cast what is seen."""
+        rows: Rows = np.array(words, order="C").reshape(-1, self.n_words).view(np.float64)
+        n, before = len(rows), rows[:, self._place].copy()
         extras = np.empty((n, self.n_extras))
-        models = [self.models[i] for i in variant.reshape(-1).tolist()] if self.body.variation else None
+        models = None
+        if self.body.variation:
+            models = [self.models[i] for i in rows.view(np.uint32)[:, -2].tolist()]
         chunk = max(ALONE, n // (8 * N_THREADS))
         starts = iter(range(0, n, chunk))  # shared by the threads: whoever is free takes the next rows
         helpers = min(N_THREADS, -(-n // chunk)) - 1
@@ -147,38 +139,43 @@ class Engine:
             if not future.cancel():
                 future.result()
         if self.body.place == "root":
-            rows[:, -2:] = rows[:, self._qpos][:, :2]
-        moved = np.zeros((n, 2)) if before is None else rows[:, -2:] - before
+            rows[:, self._place] = rows[:, self._qpos][:, :2]
+        moved = rows[:, self._place] - before if steps else np.zeros((n, 2))
         seen = np.concatenate([rows[:, self._qpos], rows[:, self._qvel], moved, extras], axis=1, dtype=np.float32)
+        lead = words.shape[:-1]
         return rows.view(np.uint32).reshape(*lead, -1), seen.reshape(*lead, -1)
 
     def _serve(
-        self, rows: Rows, extras: Float[np.ndarray, "row entry"], models: list[Any] | None, starts: Iterator[int], chunk: int, steps: bool
+        self,
+        rows: Rows,
+        extras: Float[np.ndarray, "row entry"],
+        models: list[Any] | None,
+        starts: Iterator[int],
+        chunk: int,
+        steps: bool,
     ) -> None:
         """Take rows until there are no more. MuJoCo lets go of the interpreter while it steps."""
-        mujoco, part, n_physics, frame_skip = self.mujoco, self._part, self._n_physics, self.body.frame_skip
+        mujoco, part, frame_skip, model = self.mujoco, self._part, self.body.frame_skip, self.models.nominal
         set_state, step, get_state = mujoco.mj_setState, mujoco.mj_step, mujoco.mj_getState
-        model = self.models.nominal
         data = self._take()
         fields = [getattr(data, name).reshape(-1) for name in self.body.extras]
         for low in starts:
-            high = min(low + chunk, len(rows))
-            for i, row in enumerate(rows[low:high, :n_physics], low):
+            for i, row in enumerate(rows[low : low + chunk, : self._n_physics], low):
                 if models is not None:
                     model = models[i]
                 set_state(model, data, row, part)
-                if not steps:
-                    mujoco.mj_forward(model, data)
-                    self._settle(data)
-                else:
+                if steps:
                     step(model, data, frame_skip)
                     if fields:
                         mujoco.mj_rnePostConstraint(model, data)
                     get_state(model, data, row, part)
+                else:
+                    mujoco.mj_forward(model, data)
+                    self._settle(data)
                 if fields:
                     np.concatenate(fields, out=extras[i])
                 if self.body.place == "mass":
-                    rows[i, -2:] = (self._masses * data.xipos).sum(0)[:2]
+                    rows[i, self._place] = (self._masses * data.xipos).sum(0)[:2]
         self._free.append(data)
 
     def _settle(self, data: Any) -> None:
@@ -192,7 +189,7 @@ class Engine:
             return self.mujoco.MjData(self.models.nominal)
 
     def _read(self, data: Any) -> Float[np.ndarray, " double"]:
-        row = np.zeros(self._n_physics + 2)
+        row = np.zeros(self._n_physics + 3)
         self.mujoco.mj_getState(self.models.nominal, data, row[: self._n_physics], self._part)
         return row
 
@@ -217,13 +214,13 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def double_words(x: Float[Array, " n"]) -> UInt32[Array, " word"]:
-    """The bits of finite single-precision numbers as doubles: two uint32 each, low word first. Exact.
+    """The bits of single-precision numbers as doubles: two uint32 each, low word first. Exact.
 
-    Numbers too small for a full single-precision mantissa (below 1e-38) become zero.
+    Only numbers too small for a full single-precision mantissa (below 1e-38) become zero.
     """
     bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     sign, exponent, mantissa = bits & np.uint32(1 << 31), (bits >> 23) & 0xFF, bits & 0x7FFFFF
-    high = sign | ((exponent + (1023 - 127)) << 20) | (mantissa >> 3)
-    low = mantissa << 29
-    words = jnp.stack([jnp.where(exponent == 0, 0, low), jnp.where(exponent == 0, sign, high)], axis=-1)
-    return words.astype(jnp.uint32).reshape(-1)
+    wide = jnp.where(exponent == 255, np.uint32(2047), exponent + np.uint32(1023 - 127))
+    high, low = sign | (wide << 20) | (mantissa >> 3), mantissa << 29
+    tiny = exponent == 0
+    return jnp.stack([jnp.where(tiny, np.uint32(0), low), jnp.where(tiny, sign, high)], axis=-1).reshape(-1)
