@@ -1,4 +1,4 @@
-"""MuJoCo as a pure function: the C engine behind `jax.pure_callback`, a whole batch to a call.
+"""MuJoCo as a pure function: the C engine on the host, a whole batch to a call.
 
 The state that JAX carries is MuJoCo's *integration* state (time, positions, velocities, the solver's warm start), in
 double precision, as bits: pairs of uint32, low word first. So a step depends on nothing but its arguments, to the bit,
@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import equinox as eqx
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
+from fledge.envs.host import Once, call_host
 from fledge.envs.mujoco_body import Body, Models, library
 
 Rows = Float[np.ndarray, "row double"]
@@ -62,6 +63,8 @@ class Engine:
         parts = (states.mjSTATE_FULLPHYSICS, states.mjSTATE_WARMSTART, states.mjSTATE_CTRL)
         self._part = sum(int(part) for part in parts)
         self._free: deque[Any] = deque()
+        self._advance = Once(partial(self._run, steps=True))
+        self._forward = Once(partial(self._run, steps=False))
         data = self.mujoco.MjData(nominal)
         self._n_physics = self.mujoco.mj_stateSize(nominal, self._part)
         self._place = slice(self._n_physics, self._n_physics + 2)
@@ -94,32 +97,26 @@ class Engine:
             words = words.at[2 * where.start : 2 * where.stop].set(double_words(values))
         if not self.n_extras and self.body.place == "root":
             return words, View(qpos, qvel, jnp.zeros(2), {})
-        return self._view(jax.pure_callback(self._forward, self._shapes(), words, vmap_method="broadcast_all"))
+        return self._view(call_host(self._forward, self._shapes(), words))
 
     def step(
         self, words: UInt32[Array, " word"], action: Float[Array, " nu"]
     ) -> tuple[UInt32[Array, " word"], View]:
         """The state after one control step (`frame_skip` physics steps), and what is seen of it."""
         words = words.at[2 * self._ctrl.start : 2 * self._ctrl.stop].set(double_words(action))
-        return self._view(jax.pure_callback(self._advance, self._shapes(), words, vmap_method="broadcast_all"))
+        return self._view(call_host(self._advance, self._shapes(), words))
 
     def _shapes(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
         n_seen = self.nq + self.nv + 2 + self.n_extras
         return jax.ShapeDtypeStruct((self.n_words,), jnp.uint32), jax.ShapeDtypeStruct((n_seen,), jnp.float32)
 
-    def _view(self, out: tuple[Array, Array]) -> tuple[Array, View]:
+    def _view(self, out: tuple[Array, ...]) -> tuple[Array, View]:
         words, seen = out
         sizes = [self.nq, self.nv, 2, *self._sizes.values()]
         qpos, qvel, moved, *extras = jnp.split(seen, np.cumsum(sizes)[:-1].tolist())
         return words, View(qpos, qvel, moved, dict(zip(self._sizes, extras, strict=True)))
 
     # What the host does.
-
-    def _advance(self, words: Any) -> tuple[np.ndarray, np.ndarray]:
-        return self._run(np.asarray(words), steps=True)
-
-    def _forward(self, words: Any) -> tuple[np.ndarray, np.ndarray]:
-        return self._run(np.asarray(words), steps=False)
 
     def _run(self, words: np.ndarray, *, steps: bool) -> tuple[np.ndarray, np.ndarray]:
         """Step (or only evaluate) every row, whatever its leading axes, then cast what is seen."""
