@@ -20,7 +20,11 @@ ANT = Body("ant.xml", 5, extras=("cfrc_ext",))
 ANT_NOISE = Noise(qpos=0.1, qvel=0.1, normal=True)
 CONTACT = 5e-4
 
-HEADINGS = {"axis": ((1.0, 0.0), (-1.0, 0.0)), "radian": tuple((np.cos(d), np.sin(d)) for d in (1.0, -1.0)), "any": None}
+HEADINGS = {
+    "axis": ((1.0, 0.0), (-1.0, 0.0)),
+    "radian": tuple((np.cos(d), np.sin(d)) for d in (1.0, -1.0)),
+    "any": None,
+}
 """Unit vectors to run along. Name → the two tasks, or None for all directions of the plane."""
 
 

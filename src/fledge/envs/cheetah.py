@@ -70,9 +70,7 @@ class Cheetah(MujocoEnv):
         return self.earned(view, velocity[0], task, cost(action, CONTROL)), jnp.asarray(False)
 
     @abstractmethod
-    def earned(
-        self, view: View, speed: Float[Array, ""], task: Task, effort: Float[Array, ""]
-    ) -> Float[Array, ""]:
+    def earned(self, view: View, speed: Float[Array, ""], task: Task, effort: Float[Array, ""]) -> Float[Array, ""]:
         """The reward of a step; `speed` in m/s along x, `effort` is the control cost."""
 
 

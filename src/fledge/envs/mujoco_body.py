@@ -132,7 +132,9 @@ class Models:
             return
         for factor in self.variation.factors:
             if (size := getattr(self.nominal, factor.field).size) != factor.size:
-                raise ConfigError(f"{factor.field} of {body.xml} has {size} entries, not {factor.size}. Mend the table.")
+                raise ConfigError(
+                    f"{factor.field} of {body.xml} has {size} entries, not {factor.size}. Mend the table."
+                )
         self._exponents = self.variation.exponents()
         self._made = [None] * self.variation.n
 

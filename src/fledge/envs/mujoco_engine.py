@@ -85,7 +85,9 @@ class Engine:
         """
         return 2 * (self._n_physics + 3)
 
-    def start(self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"], variant: Int[Array, ""]) -> tuple[Array, View]:
+    def start(
+        self, qpos: Float[Array, " nq"], qvel: Float[Array, " nv"], variant: Int[Array, ""]
+    ) -> tuple[Array, View]:
         """A state at rest but for these positions and velocities, and what is seen of it.
 
         The physics is asked only if something beyond positions and velocities is to be seen; otherwise a reset is a few
@@ -99,9 +101,7 @@ class Engine:
             return words, View(qpos, qvel, jnp.zeros(2), {})
         return self._view(call_host(self._forward, self._shapes(), words))
 
-    def step(
-        self, words: UInt32[Array, " word"], action: Float[Array, " nu"]
-    ) -> tuple[UInt32[Array, " word"], View]:
+    def step(self, words: UInt32[Array, " word"], action: Float[Array, " nu"]) -> tuple[UInt32[Array, " word"], View]:
         """The state after one control step (`frame_skip` physics steps), and what is seen of it."""
         words = words.at[2 * self._ctrl.start : 2 * self._ctrl.stop].set(double_words(action))
         return self._view(call_host(self._advance, self._shapes(), words))

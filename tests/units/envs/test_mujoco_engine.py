@@ -145,7 +145,9 @@ def test_two_devices_call_at_the_same_time(cheetah):
 
 
 def test_single_precision_numbers_become_the_same_doubles():
-    x = np.concatenate([np.random.default_rng(0).normal(size=50) * 10.0 ** np.arange(-25, 25), [0, -0.0, 1, np.inf, -np.inf, np.nan]])
+    x = np.concatenate(
+        [np.random.default_rng(0).normal(size=50) * 10.0 ** np.arange(-25, 25), [0, -0.0, 1, np.inf, -np.inf, np.nan]]
+    )
     x = x.astype(np.float32)
     np.testing.assert_array_equal(doubles(jax.jit(double_words)(x), slice(None)), x.astype(np.float64))
 
