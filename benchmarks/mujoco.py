@@ -28,7 +28,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from jaxtyping import Array, Key
 from mujoco.rollout import Rollout
@@ -36,6 +35,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+import mujoco
 from fledge.agents.build import MemoryAgentSettings, memory_agent
 from fledge.envs.cheetah import CheetahDir
 from fledge.envs.mujoco_body import silence
@@ -58,12 +58,12 @@ class Row:
     fledge: float
     engine: float
     gymnasium: float
-    learning: float
     of_engine: float
     """Ours over the raw engine."""
     over_gymnasium: float
     """Ours over Gymnasium."""
-    learning_share: float
+    learning: float | None = None
+    learning_share: float | None = None
     """The rate with learning over the rate without."""
 
 
@@ -150,9 +150,11 @@ def rate(call: Callable[[], int], seconds: float) -> float:
     return steps / spent
 
 
-def measure(n_envs: int, seconds: float, turns: int) -> Row:
+def measure(n_envs: int, seconds: float, turns: int, *, learns: bool) -> Row:
     """One row of the table."""
-    makers = {"fledge": ours, "engine": engine, "gymnasium": gymnasium_vector, "learning": learning}
+    makers = {"fledge": ours, "engine": engine, "gymnasium": gymnasium_vector}
+    if learns:
+        makers["learning"] = learning
     calls = {name: make(n_envs) for name, make in makers.items()}
     for call in calls.values():
         call()
@@ -166,7 +168,7 @@ def measure(n_envs: int, seconds: float, turns: int) -> Row:
         **{name: statistics.median(turn[name] for turn in rates) for name in calls},
         of_engine=ratio("fledge", "engine"),
         over_gymnasium=ratio("fledge", "gymnasium"),
-        learning_share=ratio("learning", "fledge"),
+        learning_share=ratio("learning", "fledge") if learns else None,
     )
 
 
@@ -177,15 +179,16 @@ COLUMNS: list[tuple[str, Callable[[Row], str]]] = [
     ("of engine", lambda r: f"{r.of_engine:.2f}"),
     ("Gymnasium", lambda r: f"{r.gymnasium / 1e3:.1f}k"),
     ("over Gymnasium", lambda r: f"{r.over_gymnasium:.2f}"),
-    ("with learning", lambda r: f"{r.learning / 1e3:.1f}k"),
+    ("with learning", lambda r: f"{r.learning / 1e3:.1f}k" if r.learning else "–"),
 ]
 
 
 def markdown(about: dict[str, Any], rows: list[Row]) -> str:
     """The table and the machine as Markdown."""
+    versions = about["versions"]
     lines = [
-        f"{about['cpu']}, {about['cores']} cores; JAX {about['versions']['jax']}, MuJoCo {about['versions']['mujoco']}, "
-        f"Gymnasium {about['versions']['gymnasium']}; {about['date']}; commit {about['commit']}.",
+        f"{about['cpu']}, {about['cores']} cores; JAX {versions['jax']}, MuJoCo {versions['mujoco']}, "
+        f"Gymnasium {versions['gymnasium']}; {about['date']}; commit {about['commit']}.",
         "",
         "| " + " | ".join(name for name, _ in COLUMNS) + " |",
         "|" + "---:|" * len(COLUMNS),
@@ -208,6 +211,7 @@ def main() -> None:
     parser.add_argument("--envs", type=int, nargs="+", default=ENVIRONMENTS, help="numbers of environments")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn, at least")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--no-learning", action="store_true", help="leave PPO out")
     parser.add_argument("--out", type=Path, default=Path("runs/mujoco"), help="folder of mujoco.json and mujoco.md")
     arguments = parser.parse_args()
     seconds, turns = (0.2, 3) if arguments.quick else (arguments.seconds, arguments.turns)
@@ -216,7 +220,7 @@ def main() -> None:
     console = Console(width=max(110, Console().width))
     for n_envs in arguments.envs:
         console.print(f"{n_envs} environments …", style="dim")
-        rows.append(measure(n_envs, seconds, turns))
+        rows.append(measure(n_envs, seconds, turns, learns=not arguments.no_learning))
         write(arguments.out, about, rows)
     table = Table(title="Half-cheetah control steps per second", box=box.SIMPLE, padding=(0, 1))
     for name, _ in COLUMNS:

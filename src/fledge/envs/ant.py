@@ -22,7 +22,7 @@ CONTACT = 5e-4
 
 HEADINGS = {
     "axis": ((1.0, 0.0), (-1.0, 0.0)),
-    "radian": tuple((np.cos(d), np.sin(d)) for d in (1.0, -1.0)),
+    "radian": ((np.cos(1.0), np.sin(1.0)), (np.cos(1.0), -np.sin(1.0))),
     "any": None,
 }
 """Unit vectors to run along. Name → the two tasks, or None for all directions of the plane."""

@@ -163,7 +163,8 @@ class HopWalk(Cheetah):
         key_mode, key_side, key_height = jax.random.split(key, 3)
         hop = jax.random.bernoulli(key_mode)
         if self.parameters == "fixed":
-            return jnp.where(hop, *jnp.asarray(WALK_OR_HOP)[::-1])
+            walk_or_hop = jnp.asarray(WALK_OR_HOP)
+            return jnp.where(hop, walk_or_hop[1], walk_or_hop[0])
         side = jnp.where(jax.random.bernoulli(key_side), 1.0, -1.0)
         height = uniform(key_height, split, HEIGHTS, HEIGHTS)
         return jnp.stack([hop.astype(jnp.float32), jnp.where(hop, height, side)])

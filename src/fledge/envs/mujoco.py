@@ -81,7 +81,9 @@ class MujocoEnv(Env):
     def reset(self, key: Key[Array, ""], task: Task) -> tuple[MujocoState, Float[Array, " obs"]]:
         engine, noise = self.engine, self.noise
         key_qpos, key_qvel = jax.random.split(key)
-        qpos = engine.qpos0 + jax.random.uniform(key_qpos, (engine.nq,), minval=-noise.qpos, maxval=noise.qpos)
+        qpos = jnp.asarray(engine.qpos0) + jax.random.uniform(
+            key_qpos, (engine.nq,), minval=-noise.qpos, maxval=noise.qpos
+        )
         spread = jax.random.normal if noise.normal else lambda k, n: jax.random.uniform(k, n, minval=-1.0)
         qvel = noise.qvel * spread(key_qvel, (engine.nv,))
         words, view = engine.start(qpos, qvel, self.variant(task))
