@@ -81,10 +81,8 @@ class MujocoEnv(Env):
     def reset(self, key: Key[Array, ""], task: Task) -> tuple[MujocoState, Float[Array, " obs"]]:
         engine, noise = self.engine, self.noise
         key_qpos, key_qvel = jax.random.split(key)
-        qpos = jnp.asarray(engine.qpos0) + jax.random.uniform(
-            key_qpos, (engine.nq,), minval=-noise.qpos, maxval=noise.qpos
-        )
-        spread = jax.random.normal if noise.normal else lambda k, n: jax.random.uniform(k, n, minval=-1.0)
+        spread = jax.random.normal if noise.normal else _either_way
+        qpos = jnp.asarray(engine.qpos0) + noise.qpos * _either_way(key_qpos, (engine.nq,))
         qvel = noise.qvel * spread(key_qvel, (engine.nv,))
         words, view = engine.start(qpos, qvel, self.variant(task))
         return MujocoState(words, qpos, qvel, jnp.asarray(0, jnp.int32)), self.observe(view)
@@ -110,6 +108,10 @@ class MujocoEnv(Env):
     def position(self, state: MujocoState) -> Float[Array, "2"] | None:
         """(x, y) of a body with a free root; (x, height) of a planar one."""
         return state.qpos[:2]
+
+
+def _either_way(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+    return jax.random.uniform(key, shape, minval=-1.0)
 
 
 def uniform(key: Key[Array, ""], split: str, usual: tuple[float, float], ood: tuple[float, float]) -> Float[Array, ""]:
