@@ -6,11 +6,18 @@ import pytest
 
 from fledge.envs.check import check_env
 from fledge.envs.families import FAMILIES, make, settings_of
+from fledge.envs.mujoco import MujocoEnv
+
+
+def examined(name):
+    """The family; where physics makes steps dear with short episodes, so that whole trials are still walked."""
+    env = make(name)
+    return make(name, horizon=20) if isinstance(env, MujocoEnv) else env
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_passes_the_exam(name):
-    assert [str(finding) for finding in check_env(make(name))] == []
+    assert [str(finding) for finding in check_env(examined(name))] == []
 
 
 @pytest.mark.parametrize("name", FAMILIES)

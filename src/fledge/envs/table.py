@@ -40,6 +40,7 @@ _DICE = "Farquhar et al. 2019 (Loaded DiCE)"
 _AMRL = "Beck et al. 2020 (AMRL)"
 _SPLAGGER = "Beck et al. 2024 (SplAgger)"
 _MAML = "Finn et al. 2017 (MAML)"
+_PROMP = "Rothfuss et al. 2019 (ProMP)"
 _CONSISTENCY = "Xiong et al. 2021 (Practical Consistency)"
 
 FAMILIES: dict[str, FamilyRow] = {
@@ -214,6 +215,26 @@ FAMILIES: dict[str, FamilyRow] = {
     ),
     "semicircle": FamilyRow(
         "fledge.envs.pointnav:Semicircle", "a cart that steers to a hidden point of a half circle", _HYPER
+    ),
+    # cheetah.py, ant.py, random_bodies.py: MuJoCo
+    "cheetah-dir": FamilyRow("fledge.envs.cheetah:CheetahDir", "half-cheetah, run left or right", _VARIBAD),
+    "cheetah-vel": FamilyRow("fledge.envs.cheetah:CheetahVel", "half-cheetah, run at a hidden speed", _VARIBAD),
+    "hop": FamilyRow("fledge.envs.cheetah:Hop", "half-cheetah, hold the torso at a hidden height", _HYPER),
+    "hop-walk": FamilyRow("fledge.envs.cheetah:HopWalk", "half-cheetah, run to a side or hold a height", _HYPER),
+    "ant-dir": FamilyRow("fledge.envs.ant:AntDir", "ant, run forward or backward", _VARIBAD),
+    "ant-dir-radian": FamilyRow(
+        "fledge.envs.ant:AntDir", "ant, run at +1 or −1 radian, as released code does", _HYPER, {"headings": "radian"}
+    ),
+    "ant-goal": FamilyRow("fledge.envs.ant:AntGoal", "ant, go to a hidden place, −distance", _VARIBAD),
+    "ant-goal-sparse": FamilyRow(
+        "fledge.envs.ant:AntGoal", "ant, go to a hidden place, paid near it", _HYPER, {"reward": "sparse"}
+    ),
+    "humanoid-dir": FamilyRow("fledge.envs.ant:HumanoidDir", "humanoid, run along a hidden heading", _VARIBAD),
+    "walker-rand": FamilyRow(
+        "fledge.envs.random_bodies:WalkerRand", "walker with a hidden body (65 multipliers)", _HYPER
+    ),
+    "hopper-rand": FamilyRow(
+        "fledge.envs.random_bodies:HopperRand", "hopper with a hidden body (41 multipliers)", _PROMP
     ),
 }
 """Name → row. A new family is one file and one row here."""
