@@ -36,8 +36,8 @@ class Planning(Env):
     Actions 0 y+1, 1 y−1, 2 x−1, 3 x+1 (all four wrap around), 4 collect: on the goal it pays 1 and a new goal appears
     in another cell (the agent stays where it is), elsewhere nothing. Start and goals are drawn afresh in each episode.
 
-    `task[x·size + y]` is the symbol of cell (x, y). Published runs draw a new map for every episode, with one episode to
-    a trial. Here the map is the task, so that trials of several episodes keep their map (in the released code a second
+    `task[x·size + y]` is the symbol of cell (x, y). Published runs draw a new map for every episode, one episode to a
+    trial. Here the map is the task, so that trials of several episodes keep their map (in the released code a second
     episode would begin on another map).
 
     Args:

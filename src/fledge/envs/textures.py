@@ -28,7 +28,7 @@ HIDDEN_IMAGE = END_IMAGE + 1
 
 @cache
 def images() -> Float[np.ndarray, "image pixel"]:
-    """Every picture, flattened (row, column, colour), in [−1, 1]. The same array at every call: it cannot be written."""
+    """Every picture, flattened (row, column, colour), in [−1, 1]. Every call gives the same array: it is read-only."""
     rng = np.random.default_rng(2020)
     rooms = [picture for cell in range(N_ROOM_CELLS) for picture in _room(rng, cell)]
     plain = [_plain(rng, MEAN_RGB[name]) for name in ("red", "green", "end")]
