@@ -13,10 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped, UInt32
 
 from fledge.core.contracts import Env
 from fledge.core.errors import ConfigError, need
-from fledge.core.spaces import Box, Discrete, Space
+from fledge.core.spaces import Discrete, Space
 from fledge.core.types import Task, TimeStep
+from fledge.envs.adapt import draw_task, flat_box, flat_task, listed_tasks
 from fledge.envs.host import HostPool, Result
-from fledge.envs.splits import draw_task, flat_task, known_split, listed_tasks
+from fledge.envs.splits import known_split
 
 
 class HostState(eqx.Module):
@@ -292,7 +293,7 @@ def _observations(space: Any) -> Space:
     flat = spaces.flatten_space(space)
     if not isinstance(flat, spaces.Box):
         raise ConfigError(f"Observations of {space} have no fixed size. Wrap the environment so that they have one.")
-    return _box(flat)
+    return flat_box(flat)
 
 
 def _actions(env: Any) -> Space:
@@ -301,15 +302,10 @@ def _actions(env: Any) -> Space:
     if isinstance(space, spaces.Discrete):
         return Discrete(int(space.n))
     if isinstance(space, spaces.Box):
-        return _box(space)
+        return flat_box(space)
     raise ConfigError(
         f"{_name(env)} acts by {space}; wanted a Box or a Discrete space. Wrap it (gymnasium.ActionWrapper) into one."
     )
-
-
-def _box(space: Any) -> Box:
-    low, high = float(np.min(space.low)), float(np.max(space.high))
-    return Box(int(np.prod(space.shape)), low, high)
 
 
 def _seed(key: Key[Array, ""]) -> UInt32[Array, ""]:
