@@ -21,9 +21,10 @@ from fledge.envs.splits import known_split
 
 
 class HostState(eqx.Module):
-    """Which pool, which of its runs, how many steps into it, and whether it has ended."""
+    """Which pool, which of its runs, begun with which seed, how many steps into it, and whether it has ended."""
 
     birth: UInt32[Array, ""]
+    seed: UInt32[Array, ""]
     run: Int[Array, ""]
     time: Int[Array, ""]
     ended: Bool[Array, ""]
@@ -34,12 +35,13 @@ class GymnasiumEnv(Env):
 
     The physics stays in Python objects; what JAX carries is a handle: the number of an episode and the steps taken in
     it (`fledge.envs.host.HostPool`). So this environment is pure only as far as seed, task and actions determine an
-    episode, and only within one process: `fledge resume` cannot go on with it. Where the state is a few arrays, write
+    episode. In another process (`fledge resume`) a state can be continued at the start of an episode only, where all
+    rollouts stand if `fixed_length` holds and a rollout is made of whole trials. Where the state is a few arrays, write
     an `Env` instead; it will also be far faster.
 
     Args:
-        make: a function without arguments that returns a new environment. It is called once for every environment in a
-            batch, and once more for fresh starts.
+        make: a function without arguments that returns a new environment. It is called three times for every one in a
+            batch: fresh starts need environments of their own.
         sample_task: `(key, split) -> task`, a pure function; or a mapping from splits to stacked tasks, from which rows
             are drawn (a missing `ood` is `test`).
         set_task: `(env, task)`, called before each reset with the task as NumPy arrays. If it is left out, the method
@@ -143,8 +145,9 @@ class GymnasiumEnv(Env):
 
     def reset(self, key: Key[Array, ""], task: Task) -> tuple[HostState, Shaped[Array, "*obs"]]:
         shapes = (_scalar(jnp.uint32), _scalar(jnp.int32), self._observation_like())
-        birth, run, observation = _call(self._begin, shapes, _seed(key), task)
-        return HostState(birth, run, jnp.asarray(0, jnp.int32), jnp.asarray(False)), observation
+        seed = _seed(key)
+        birth, run, observation = _call(self._begin, shapes, seed, task)
+        return HostState(birth, seed, run, jnp.asarray(0, jnp.int32), jnp.asarray(False)), observation
 
     def restart(self, key: Key[Array, ""], state: HostState, task: Task) -> tuple[HostState, Shaped[Array, "*obs"]]:
         """A fresh start after an episode that has ended; a state that goes on is handed back as it is.
@@ -152,14 +155,17 @@ class GymnasiumEnv(Env):
         (A trial asks for a restart at every step and throws it away where the episode goes on: that must cost nothing.)
         """
         shapes = (_scalar(jnp.int32), self._observation_like())
-        run, observation = _call(self._begin_again, shapes, _seed(key), task, state.birth, state.run, state.ended)
+        fresh = _seed(key)
+        run, observation = _call(self._begin_again, shapes, fresh, task, state.birth, state.run, state.ended)
+        seed = jnp.where(state.ended, fresh, state.seed)
         time = jnp.where(state.ended, 0, state.time).astype(jnp.int32)
-        return HostState(state.birth, run, time, jnp.zeros_like(state.ended)), observation
+        return HostState(state.birth, seed, run, time, jnp.zeros_like(state.ended)), observation
 
     def step(
         self, key: Key[Array, ""], state: HostState, action: Shaped[Array, "*act"], task: Task
     ) -> tuple[HostState, TimeStep]:
         shapes = (
+            _scalar(jnp.uint32),
             _scalar(jnp.int32),
             self._observation_like(),
             _scalar(jnp.float32),
@@ -167,8 +173,8 @@ class GymnasiumEnv(Env):
             _scalar(jnp.bool_),
             jax.ShapeDtypeStruct((len(self.info),), jnp.float32),
         )
-        answers = _call(self._advance, shapes, state.birth, state.run, state.time, state.ended, action)
-        run, observation, reward, terminated, truncated, extras = answers
+        answers = _call(self._advance, shapes, state, action, task)
+        birth, run, observation, reward, terminated, truncated, extras = answers
         time = state.time + ~state.ended
         truncated = truncated | ((time >= self.horizon) & ~terminated)
         timestep = TimeStep.of(
@@ -178,7 +184,7 @@ class GymnasiumEnv(Env):
             truncated=truncated,
             info={name: extras[i] for i, name in enumerate(self.info)},
         )
-        return HostState(state.birth, run, time, terminated | truncated), timestep
+        return HostState(birth, state.seed, run, time, terminated | truncated), timestep
 
     def _observation_like(self) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(self.observation_space.shape, self.observation_space.dtype)
@@ -205,24 +211,25 @@ class GymnasiumEnv(Env):
                     begun.append((int(runs[i]), pool.last(int(births[i]), int(runs[i]))))
         return _column([n for n, _ in begun], batch, np.int32), self._stack([r for _, r in begun], batch)
 
-    def _advance(
-        self, birth: np.ndarray, run: np.ndarray, time: np.ndarray, ended: np.ndarray, action: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
+    def _advance(self, state: Any, action: np.ndarray, task: Any) -> tuple[np.ndarray, ...]:
         """One step each. An episode that has ended stays where it is and pays nothing."""
-        batch = run.shape
-        actions = action.reshape(run.size, *self.action_space.shape)
-        each = zip(birth.ravel(), run.ravel(), time.ravel(), ended.ravel(), actions, strict=True)
+        batch = state.run.shape
+        actions = action.reshape(state.run.size, *self.action_space.shape)
         went: list[tuple[int, Result]] = []
         with self.pool as pool:
-            pool.grow(run.size)
-            for b, n, t, end, a in each:
-                if end:
-                    went.append((int(n), pool.last(int(b), int(n))._replace(reward=0.0)))
-                else:
-                    went.append(pool.advance(int(b), int(n), int(t), np.asarray(a)))
+            pool.grow(state.run.size)
+            for i in range(state.run.size):
+                birth, seed, number, clock, ended = (int(leaf.ravel()[i]) for leaf in jax.tree.leaves(state))
+                if ended:
+                    went.append((number, pool.last(birth, number)._replace(reward=0.0)))
+                    continue
+                if clock == 0 and not pool.knows(birth, number):  # the start of an episode, of another process
+                    birth, (number, _) = pool.birth, pool.begin(seed, _row(task, batch, i))
+                went.append(pool.advance(birth, number, clock, np.asarray(actions[i])))
         results = [result for _, result in went]
         extras = np.array([r.extras for r in results], np.float32).reshape((*batch, len(self.info)))
         return (
+            np.full(batch, pool.birth, np.uint32),
             _column([n for n, _ in went], batch, np.int32),
             self._stack(results, batch),
             _column([r.reward for r in results], batch, np.float32),

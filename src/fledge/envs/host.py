@@ -50,11 +50,12 @@ class HostPool:
     again, also with another action: its episode is walked anew on an environment that is free. Where states are stepped
     once, in turn, as rollouts do, every step is one step of one live environment.
 
-    The pool holds twice as many environments as were ever asked for at once, because a rollout resets environments and
-    may throw the fresh start away; those used longest ago are taken first. It remembers the `n_kept` runs used last.
+    The pool holds three times as many environments as were ever asked for at once: those that walk, those that begin
+    another episode of their trial, and those that begin a new trial (a rollout may begin one everywhere and keep only
+    some). Those used longest ago are taken first. It remembers the `n_kept` runs used last.
 
-    What it cannot do: a state means nothing in another process, nor after its run was forgotten. Both are errors that
-    say so. And it assumes that seed, task and actions determine the episode.
+    What it cannot do: inside an episode a state means nothing in another process, nor after its run was forgotten. Both
+    are errors that say so. And it assumes that seed, task and actions determine the episode.
 
     Args:
         make: a new environment.
@@ -83,8 +84,8 @@ class HostPool:
         self._lock.release()
 
     def grow(self, batch: int) -> None:
-        """See that there are environments for `batch` live states and as many fresh starts."""
-        while len(self._envs) < 2 * batch:
+        """See that there are environments for `batch` live states, and twice as many fresh starts."""
+        while len(self._envs) < 3 * batch:
             self._used[len(self._envs)] = None
             self._used.move_to_end(len(self._envs), last=False)
             self._envs.append(self.make())
@@ -96,6 +97,10 @@ class HostPool:
         number = self._keep(Run(seed, task, start))
         self._mark(env, (number, 0))
         return number, start
+
+    def knows(self, birth: int, number: int) -> bool:
+        """Whether this run is one of this pool's, and not forgotten."""
+        return birth == self.birth and number in self._runs
 
     def advance(self, birth: int, number: int, clock: int, action: np.ndarray) -> tuple[int, Result]:
         """The number of the run that goes on from the state (`number`, `clock`) by `action`, and the answer to it."""
@@ -143,8 +148,9 @@ class HostPool:
     def _recall(self, birth: int, number: int) -> Run:
         if birth != self.birth:
             raise ContractError(
-                "This state belongs to an environment of another process (or to another environment object). Host "
-                "environments cannot be continued from a saved state: start new trials."
+                "This state belongs to an environment of another process (or to another environment object), in the "
+                "middle of an episode. Host environments can be continued from the start of an episode only: start new "
+                "trials."
             )
         if number not in self._runs:
             raise ContractError(

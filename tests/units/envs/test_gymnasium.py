@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fledge.agents.references import make_reference
 from fledge.core.errors import ConfigError
 from fledge.envs.check import check_env
 from fledge.envs.gymnasium import GymnasiumEnv
 from fledge.envs.trial import Trial
+from fledge.learn.rollout import begin, rollout, sample_tasks
 
 KEY = jax.random.key(0)
 
@@ -142,15 +144,22 @@ def test_a_state_can_be_stepped_twice_with_different_actions(env):
         np.testing.assert_allclose(got.observation, by_hand(Cart(), 3.0, seed, np.array(actions)[:, None])[0][-1])
 
 
-def test_a_rollout_steps_each_environment_once_for_every_step():
-    env = cart()
-    trial, n = Trial(env, 2), 4
-    tasks, actions = jnp.full(n, 3.0), jnp.zeros((16, n, 1))
-    state, _ = jax.vmap(trial.reset)(jax.random.split(KEY, n), tasks)
+def test_a_rollout_steps_an_environment_once_for_every_step():
+    # Two seeds side by side: then a rollout begins new trials everywhere at every step, and throws most of them away.
+    trial = Trial(cart(), 2)
+    agent = make_reference("random", trial)
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        key_task, key_begin, key_rollout = jax.random.split(key, 3)
+        state = begin(agent, trial, key_begin, sample_tasks(trial, key_task, "train", 4))
+        return rollout(agent, trial, state, key_rollout, n_steps=50)[1].timestep
+
     before = sum(one.n_steps for one in MADE)
-    keys = jax.random.split(KEY, n)
-    jax.lax.scan(lambda s, a: jax.vmap(trial.step)(keys, s, a, tasks), state, actions)[1].reward.block_until_ready()
-    assert sum(one.n_steps for one in MADE) - before == 16 * n
+    timestep = jax.block_until_ready(run(jax.random.split(KEY, 2)))
+    assert timestep.trial_end.sum() > 8
+    assert sum(one.n_steps for one in MADE) - before == 2 * 4 * 50
 
 
 def test_fresh_starts_that_are_thrown_away_do_not_disturb_the_running_episode(env):
@@ -169,19 +178,34 @@ def test_a_restart_of_an_episode_that_goes_on_hands_it_back(env):
     assert (int(again.run), int(again.time)) == (int(state.run), 1)
 
 
-def test_a_state_of_another_pool_is_refused(env):
-    state, _ = cart().reset(KEY, jnp.asarray(1.0))
-    with pytest.raises(Exception, match="belongs to an environment of another process"):
-        env.step(KEY, state, jnp.array([0.0]), jnp.asarray(1.0))
+@pytest.fixture(scope="module")
+def foreign():
+    """States at the start of an episode and inside it, of another environment object; and what came of it there."""
+    env, task = cart(), jnp.asarray(3.0)
+    start, _ = env.reset(KEY, task)
+    inside, timestep = env.step(KEY, start, jnp.array([0.5]), task)
+    return start, inside, timestep
+
+
+def test_a_state_of_another_process_goes_on_from_the_start_of_an_episode(env, foreign):
+    start, _, there = foreign
+    _, here = env.step(KEY, start, jnp.array([0.5]), jnp.asarray(3.0))
+    np.testing.assert_array_equal(here.observation, there.observation)
+
+
+def test_a_state_of_another_process_is_refused_inside_an_episode(env, foreign):
+    with pytest.raises(Exception, match=r"of another process .*, in the middle of an episode"):
+        env.step(KEY, foreign[1], jnp.array([0.0]), jnp.asarray(3.0))
 
 
 def test_a_forgotten_episode_is_refused():
     env = cart(n_kept=2)
-    state, _ = env.reset(KEY, jnp.asarray(1.0))
+    state, _ = env.reset(KEY, jnp.asarray(3.0))
+    state, _ = env.step(KEY, state, jnp.array([0.0]), jnp.asarray(3.0))
     for i in range(2):
-        env.reset(jax.random.key(i), jnp.asarray(1.0))
+        env.reset(jax.random.key(i), jnp.asarray(3.0))
     with pytest.raises(Exception, match="was forgotten: 2 others"):
-        env.step(KEY, state, jnp.array([0.0]), jnp.asarray(1.0))
+        env.step(KEY, state, jnp.array([0.0]), jnp.asarray(3.0))
 
 
 def test_an_environment_without_a_task_setter_is_refused_in_one_sentence():
