@@ -17,6 +17,7 @@ from pages import DOCS, blocks, run_page
 EXECUTED = (
     "tour.md",
     "guides/add-an-environment.md",
+    "guides/adapters.md",
     "guides/add-a-memory.md",
     "guides/add-a-recipe.md",
     "methods/evaluation.md",

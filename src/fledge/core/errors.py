@@ -55,7 +55,8 @@ def need(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        missing = (getattr(error, "name", None) or module).split(".")[0]  # it may be one that `module` needs in turn
         raise MissingExtra(
-            f"This needs the package '{module.split('.')[0]}', which is not installed. "
+            f"This needs the package '{missing}', which is not installed. "
             f"Install it with: pip install 'fledge[{extra}]'"
         ) from error

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, Shaped
+from jaxtyping import Array, Float, Key, Shaped
 
-from fledge.core.errors import unknown
-from fledge.core.types import SPLITS
+from fledge.core.errors import ConfigError, unknown
+from fledge.core.types import SPLITS, Task
 
 
 def split_rows(
@@ -50,3 +53,27 @@ def known_split(split: str) -> str:
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     return split
+
+
+def listed_tasks(tasks: Mapping[str, Any]) -> dict[str, Task]:
+    """Stacked tasks of every split, from what a user handed in; where there is no `ood`, it is `test`.
+
+    Raises:
+        ConfigError: `train` or `test` is missing, or there is a split of another name.
+    """
+    for split in tasks:
+        known_split(split)
+    if missing := [split for split in ("train", "test") if split not in tasks]:
+        raise ConfigError(f"There are no tasks for {' and '.join(missing)}. Give them: {{'train': …, 'test': …}}.")
+    return jax.tree.map(jnp.asarray, {"ood": tasks["test"], **tasks})
+
+
+def draw_task(key: Key[Array, ""], tasks: Task) -> Task:
+    """One of stacked tasks, uniformly."""
+    row = jax.random.randint(key, (), 0, jax.tree.leaves(tasks)[0].shape[0])
+    return jax.tree.map(lambda leaf: leaf[row], tasks)
+
+
+def flat_task(task: Task) -> Float[Array, " task"]:
+    """All numbers of a task as one vector."""
+    return jnp.concatenate([jnp.ravel(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(task)])

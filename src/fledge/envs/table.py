@@ -22,6 +22,8 @@ _GRIDNAV = "fledge.envs.gridnav:GridNav"
 _DARKROOM = "fledge.envs.darkroom:DarkRoom"
 _KEYDOOR = "fledge.envs.keydoor:KeyToDoor"
 _HALL = "fledge.envs.hall:Hall"
+_MINEMAZE = "fledge.envs.minemaze:MineMaze"
+_PLANNING = "fledge.envs.planning:Planning"
 
 _VARIBAD = "Zintgraf et al. 2020 (VariBAD)"
 _HYPER = "Beck et al. 2023 (Recurrent hypernetworks)"
@@ -115,7 +117,7 @@ FAMILIES: dict[str, FamilyRow] = {
         _RADT,
         {"size": 10, "horizon": 100, "door_repeats": True} | _RADT_ROOM,
     ),
-    # bandits.py, tabular.py, tmaze.py, pointnav.py
+    # bandits.py, tabular.py, tmaze.py
     "bandit": FamilyRow("fledge.envs.bandits:Bandit", "10 Bernoulli arms, means U(0, 1)", _RL2, {"n_arms": 10}),
     "bandit-5": FamilyRow("fledge.envs.bandits:Bandit", "5 Bernoulli arms", _RL2, {"n_arms": 5}),
     "bandit-50": FamilyRow("fledge.envs.bandits:Bandit", "50 Bernoulli arms", _RL2, {"n_arms": 50}),
@@ -182,6 +184,17 @@ FAMILIES: dict[str, FamilyRow] = {
     ),
     "t-ls-p1": FamilyRow(
         "fledge.envs.tmaze:TMaze", "each coin must be matched to move on", _SPLAGGER, {"cues": (1,), "matching": True}
+    ),
+    # minemaze.py, planning.py
+    "mc-ls": FamilyRow(_MINEMAZE, "a colour, 16 rooms seen in pictures, then the turn it asks for", _AMRL),
+    "mc-lsn": FamilyRow(_MINEMAZE, "MC-LS with 10 rooms and noisy pictures", _AMRL, {"rooms": 10, "noise": 0.05}),
+    "mc-lso": FamilyRow(
+        _MINEMAZE, "MC-LS with 10 rooms and the order of two colours", _AMRL, {"rooms": 10, "order": True}
+    ),
+    "mc-lsh": FamilyRow(_MINEMAZE, "MC-LS whose colour is hidden: the end has to tell", _SPLAGGER, {"hidden": True}),
+    "planning": FamilyRow(_PLANNING, "3×3 torus of unknown symbols, goals shown as symbols", _SPLAGGER),
+    "planning-just-goal": FamilyRow(
+        _PLANNING, "3×3 torus, nothing is seen but being on the goal", _SPLAGGER, {"observation": "just-goal"}
     ),
     "point-nav": FamilyRow(
         "fledge.envs.pointnav:PointNav", "2D navigation to a goal on the unit circle, −distance", _CONSISTENCY
