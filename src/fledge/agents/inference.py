@@ -180,7 +180,7 @@ def inference_agent(
             Linear.init(key_belief, n_belief, width),
             Linear.init(key_task, n_task, width) if embeds_task else None,
             make_policy(key_policy, replace(settings, latent_embedding=0), env, width),
-            jnp.asarray(1.0 if embeds_task else 0.0),
+            jnp.asarray(1.0 if embeds_task else 0.0, jnp.float32),
         )
         n_state = env.observation_space.n_features
         statistics = Normalisers(

@@ -21,7 +21,8 @@ def grid_of(env: Env) -> GridNav | None:
 
 def prior(env: GridNav, split: str = "train") -> Float[np.ndarray, " cell"]:
     """The belief before the first step: uniform over the goals of a split. Cell (x, y) is entry x · size + y."""
-    goals = np.asarray(env.enumerate(split))
+    with jax.ensure_compile_time_eval():
+        goals = np.asarray(env.enumerate(split))
     belief = np.zeros(env.size**2, np.float32)
     belief[goals[:, 0] * env.size + goals[:, 1]] = 1.0 / len(goals)
     return belief

@@ -289,16 +289,15 @@ class InferenceLearner(Learner):
         part, decoders = parameters
         beliefs = agent.with_inference_part(part).trial_beliefs(steps)
         trials = Trials(steps, jnp.ones(steps.start.shape, bool))
-        target = self._target(agent, steps)
+        target = None
+        if self.settings.decodes_task:
+            if steps.task is None:
+                raise ConfigError("What is decoded of the task has to be told: build the agent with `reads_task`.")
+            target = self._target(agent, steps.task[0])
         return inference_loss(key, beliefs, decoders, trials, self.settings.elbo, target=target, counts=counts)
 
-    def _target(self, agent: BeliefAgent, steps: Token) -> Float[Array, "batch out"] | None:
-        """What the task decoder regresses, without a gradient into the policy."""
-        if not self.settings.decodes_task:
-            return None
-        if steps.task is None:
-            raise ConfigError("What is decoded of the task has to be told: build the agent with `reads_task`.")
-        task = steps.task[0]
+    def _target(self, agent: BeliefAgent, task: Float[Array, "batch task"]) -> Float[Array, "batch out"]:
+        """What the task decoder regresses for these task vectors, without a gradient into the policy."""
         if self.target is None and not self.settings.embeds_task:
             return task
         target = self.target or (base_weights if self.settings.kind == "bi++" else BeliefPolicy.task_latent)
@@ -323,10 +322,9 @@ class InferenceLearner(Learner):
         state = StateDecoder.init(key_state, n_latent, *spaces, s.decoder_hidden) if s.state_decoder else None
         task = None
         if s.decodes_task:
-            told = jax.vmap(trial.task_vector)(jax.vmap(trial.sample)(jax.random.split(key_task, 1)))
-            one = Token.first(trial.observation_space.zeros(), trial.action_space, told)
-            shape = jax.eval_shape(lambda a: self._target(a, eqx.tree_at(lambda t: t.task, one, told[None])), agent)
-            task = TaskDecoder.init(key_task, n_latent, s.decoder_hidden, shape.shape[-1])
+            told = jax.eval_shape(lambda key: trial.task_vector(trial.sample(key))[None], key_task)
+            n_out = jax.eval_shape(self._target, agent, told).shape[-1]
+            task = TaskDecoder.init(key_task, n_latent, s.decoder_hidden, n_out)
         return Decoders(reward, state, task)
 
 

@@ -70,7 +70,7 @@ class PairMLP(eqx.Module):
     """
 
     of_latent: Linear
-    of_step: Linear
+    of_step: Float[Array, "in out"]
     rest: MLP | None
 
     @classmethod
@@ -82,13 +82,13 @@ class PairMLP(eqx.Module):
         if hidden:
             rest = MLP.init(key_rest, hidden[0], hidden[1:], n_out, activation="relu", init="uniform_fan_in", gain=1.0)
         of_latent = Linear(first.weight[:latent_size], first.bias)
-        of_step = Linear(first.weight[latent_size:], jnp.zeros_like(first.bias))
+        of_step = first.weight[latent_size:]
         return cls(of_latent, of_step, rest)
 
     def __call__(
         self, latents: Float[Array, "term *batch latent"], steps: Float[Array, "step *batch features"]
     ) -> Float[Array, "term step *batch out"]:
-        x = self.of_latent(latents)[:, None] + (steps @ self.of_step.weight)[None]
+        x = self.of_latent(latents)[:, None] + (steps @ self.of_step)[None]
         return x if self.rest is None else self.rest(jax.nn.relu(x))
 
 
