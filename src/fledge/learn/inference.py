@@ -65,6 +65,9 @@ class SupervisionSettings:
     capacity: int = 10_000
     """Trials that are kept to draw from, first in, first out."""
     learning_rate: float = 1e-3
+    learning_rate_end: float | None = None
+    """Linearly reached at the end of training; None keeps the rate (published). Where the policy's rate decays this one
+    should too: a policy that hardly learns any more cannot follow beliefs that still change their meaning."""
     multi_task_updates: int = 100
 
     def __post_init__(self) -> None:
@@ -75,7 +78,7 @@ class SupervisionSettings:
         if self.multi_task_updates < 0:
             faults.append(f"multi_task_updates is at least 0, not {self.multi_task_updates}.")
         if faults:
-            raise ConfigError("supervision: " + " ".join(faults))
+            raise ConfigError(" ".join(faults))
 
     @property
     def embeds_task(self) -> bool:
@@ -143,7 +146,10 @@ class InferenceLearner(Learner):
 
     def optimiser(self) -> optax.GradientTransformation:
         """Of the inference loss: Adam, unclipped, as published."""
-        return optax.flatten(optax.adam(self.settings.learning_rate))
+        s = self.settings
+        end = s.learning_rate if s.learning_rate_end is None else s.learning_rate_end
+        schedule = optax.linear_schedule(s.learning_rate, end, max(self.ppo.total_updates, 1) * s.n_updates)
+        return optax.flatten(optax.adam(schedule))
 
     def init(self, key: Key[Array, ""]) -> InferenceState:
         key, key_decoders, key_fresh = jax.random.split(key, 3)

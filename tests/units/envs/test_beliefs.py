@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fledge.envs.beliefs import exact_beliefs, grid_of, prior
+from fledge.envs.beliefs import belief_gridnav, exact_beliefs, grid_of, prior
+from fledge.envs.check import check_env
 from fledge.envs.gridnav import GridNav
 from fledge.envs.tmaze import TMaze
 from fledge.envs.trial import Trial
@@ -55,3 +57,35 @@ def test_the_prior_of_held_out_goals_has_none_of_training():
 @pytest.mark.parametrize("env", [GridNav(show=True), TMaze()])
 def test_where_the_observation_is_not_the_cell_there_is_no_grid(env):
     assert grid_of(Trial(env, 2)) is None
+
+
+ORACLE = Trial(belief_gridnav(size=3, horizon=4), 2)
+UP, RIGHT = 1, 2
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """What the belief oracle sees after each of eight steps to a goal at (2, 2), which the last reaches."""
+    step, task = jax.jit(ORACLE.step), jnp.asarray([2, 2])
+    state, first = ORACLE.reset(jax.random.key(0), task)
+    seen = [first]
+    for action in (UP, UP, RIGHT, UP, UP, UP, RIGHT, RIGHT):
+        state, timestep = step(jax.random.key(0), state, jnp.asarray(action), task)
+        seen.append(timestep.observation)
+    return np.asarray(seen)
+
+
+def test_the_belief_oracle_is_shown_what_its_walk_rules_out(shown):
+    np.testing.assert_allclose(shown[3, 2:], uniform(6, 7, 8), atol=1e-6)
+
+
+def test_the_belief_outlives_an_episode(shown):
+    np.testing.assert_allclose(shown[4], [0, 0, *uniform(6, 7, 8)], atol=1e-6)
+
+
+def test_the_belief_oracle_knows_the_goal_once_it_was_there(shown):
+    np.testing.assert_allclose(shown[8, 2:], uniform(8), atol=1e-6)
+
+
+def test_the_belief_oracle_passes_the_exam_of_environments():
+    assert check_env(belief_gridnav(size=3, horizon=4)) == ()
