@@ -106,18 +106,25 @@ class InferenceAgent(BeliefAgent):
 
     def update_statistics(self, tokens: Token) -> InferenceAgent:
         """As in the contract, for tokens that begin with a trial (there the beliefs need no earlier memory)."""
+        yes = jnp.asarray(True)
         beliefs, _ = self.beliefs(self._begin(tokens.start.shape[1:]), tokens)
-        return self.with_statistics(beliefs, tokens, move_task=jnp.asarray(True))
+        return self.with_statistics(beliefs, tokens, move_task=yes, move_belief=yes)
 
     def with_statistics(
-        self, beliefs: Float[Array, "*batch twice"], tokens: Token, *, move_task: Bool[Array, ""]
+        self,
+        beliefs: Float[Array, "*batch twice"],
+        tokens: Token,
+        *,
+        move_task: Bool[Array, ""],
+        move_belief: Bool[Array, ""],
     ) -> InferenceAgent:
         old = self.statistics
         task = old.task
         if task is not None and tokens.task is not None:
             task = _where(move_task, task.update(tokens.task), task)
         state = None if old.state is None else old.state.update(self._features(tokens))
-        return replace(self, statistics=Normalisers(old.belief.update(beliefs), state, task))
+        belief = _where(move_belief, old.belief.update(beliefs), old.belief)
+        return replace(self, statistics=Normalisers(belief, state, task))
 
     def untold(self) -> InferenceAgent:
         policy = eqx.tree_at(lambda p: p.use_task, self.policy, jnp.zeros_like(self.policy.use_task))

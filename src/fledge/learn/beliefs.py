@@ -105,9 +105,18 @@ class BeliefAgent(ReplayAgent):
 
     @abstractmethod
     def with_statistics(
-        self, beliefs: Float[Array, "*batch twice"], tokens: Token, *, move_task: Bool[Array, ""]
+        self,
+        beliefs: Float[Array, "*batch twice"],
+        tokens: Token,
+        *,
+        move_task: Bool[Array, ""],
+        move_belief: Bool[Array, ""],
     ) -> "BeliefAgent":
-        """The agent with its running statistics moved on; those of task vectors only where `move_task` holds."""
+        """The agent with its running statistics moved on; those of task vectors and of beliefs only where that holds.
+
+        What a frozen task embedding reads must not drift; and beliefs of an encoder that does not learn yet say nothing
+        about those to come.
+        """
 
     @abstractmethod
     def untold(self) -> "BeliefAgent":

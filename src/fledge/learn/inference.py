@@ -195,7 +195,9 @@ class InferenceLearner(Learner):
         trials = state.trials.insert(_rows(trajectory, self.trial.horizon))
         agent = eqx.tree_at(lambda a: a.policy, state.agent, policy)
         agent, decoders, optimiser, losses = self._infer(state, agent, trials, key_infer)
-        agent = agent.with_statistics(beliefs, trajectory.token, move_task=self._multi_task(state))
+        agent = agent.with_statistics(
+            beliefs, trajectory.token, move_task=self._multi_task(state), move_belief=self._infers(state)
+        )
         state = InferenceState(
             agent,
             policy_optimiser,
@@ -213,6 +215,10 @@ class InferenceLearner(Learner):
     def _multi_task(self, state: InferenceState) -> Bool[Array, ""]:
         """Whether this update belongs to the multi-task phase."""
         return (state.n_updates < self.settings.multi_task_updates) & self.settings.embeds_task
+
+    def _infers(self, state: InferenceState) -> Bool[Array, ""]:
+        """Whether the inference loss trains in this update: always, but for the multi-task phase of `ti`."""
+        return ~self._multi_task(state) | (self.settings.kind != "ti")
 
     def _enter_phase(self, state: InferenceState) -> InferenceState:
         """The policy acts on the task or on the belief; where `ti` changes over, it starts anew, all but g."""
@@ -266,7 +272,6 @@ class InferenceLearner(Learner):
         """Some gradient steps of the inference loss; none while `ti` learns its task embedding."""
         s, optimiser = self.settings, self.optimiser()
         carry = ((agent.inference_part(), state.decoders), state.optimiser)
-        active = ~self._multi_task(state) if s.kind == "ti" else jnp.asarray(True)
 
         def step(carry: tuple[PyTree, PyTree], key: Key[Array, ""]) -> tuple[tuple[PyTree, PyTree], dict[str, Array]]:
             parameters, opt_state = carry
@@ -279,7 +284,7 @@ class InferenceLearner(Learner):
 
         after, metrics = jax.lax.scan(step, carry, jax.random.split(key, s.n_updates))
         if s.kind == "ti":
-            after = jax.tree.map(lambda new, old: jnp.where(active, new, old), after, carry)
+            after = jax.tree.map(lambda new, old: jnp.where(self._infers(state), new, old), after, carry)
         (part, decoders), opt_state = after
         return agent.with_inference_part(part), decoders, opt_state, {name: jnp.mean(x) for name, x in metrics.items()}
 

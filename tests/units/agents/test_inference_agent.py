@@ -38,6 +38,7 @@ def replayed(request):
         jnp.asarray([[1.0, 2.0, 0.0, 1.0], [0.0, 1.0, 3.0, 0.0]]),
         walk(agent, 6)[2].token,
         move_task=jnp.asarray(True),
+        move_belief=jnp.asarray(True),
     )
 
     @jax.jit

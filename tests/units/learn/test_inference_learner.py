@@ -122,6 +122,16 @@ def test_the_task_embedding_is_learnt_in_the_multi_task_phase_only(courses, kind
     assert courses[kind].moved(1, embedding_tasks) == 0.0
 
 
+def test_beliefs_that_mean_nothing_yet_do_not_move_the_statistics(courses):
+    counts = [float(state.agent.statistics.belief.count) for state in courses["ti"].states]
+    assert counts == pytest.approx([1e-4, 1e-4, 24], abs=1e-2)  # four environments, six steps
+
+
+def test_the_statistics_of_tasks_stay_once_their_embedding_does(courses):
+    counts = [float(state.agent.statistics.task.count) for state in courses["ti++"].states]
+    assert counts == pytest.approx([1e-4, 24, 24], abs=1e-2)
+
+
 @pytest.mark.parametrize("kind", ["ti", "ti++", "bi++"])
 def test_the_policy_is_told_in_the_multi_task_phase_only(courses, kind):
     assert [float(state.agent.policy.use_task) for state in courses[kind].states[1:]] == [1.0, 0.0]
