@@ -22,8 +22,10 @@ from fledge.nets.tokens import EVERYTHING_NEW, TokenEncoder
 class MemoryAgentSettings:
     """A memory times a conditioning. The defaults are RL², latent only.
 
-    `kind` names a preset of what is read: `rl2` (last transition and observation), `memoryless` (observation only) or
-    `oracle` (observation and task). `state_embedding` > 0 shows the observation to the policy too (RNN+S).
+    `kind` names a preset of what is read: `rl2` (last transition and observation), `varibad` (what the last action
+    brought, the observation being the policy's), `memoryless` (observation only) or `oracle` (observation and task).
+    `state_embedding` > 0 shows the observation to the policy too (RNN+S). `latent_size` is d_lat of agents that infer
+    the task.
     """
 
     kind: str = "rl2"
@@ -35,6 +37,7 @@ class MemoryAgentSettings:
     action_embedding: int = 8
     reward_embedding: int = 8
     hidden: tuple[int, ...] = ()
+    latent_size: int = 0
     latent_embedding: int = 0
     state_embedding: int = 0
     normalise_observations: bool = False
@@ -42,6 +45,7 @@ class MemoryAgentSettings:
 
 PRESETS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "rl2": (EVERYTHING_NEW, None),
+    "varibad": (("action", "reward", "done", "final_observation"), None),
     "memoryless": (("observation",), "none"),
     "oracle": (("observation", "task"), "none"),
 }
@@ -80,21 +84,26 @@ def memory_agent(settings: MemoryAgentSettings, env: Env) -> Callable[[Key[Array
             },
         )
         memory = make_memory(memory_name, key_memory, encoder.out_size(), settings.memory_size, horizon=env.horizon)
-        policy = ActorCritic.init(
-            key_policy,
-            memory.out_size,
-            env.observation_space,
-            env.action_space,
-            hidden=settings.hidden,
-            latent_embedding=settings.latent_embedding,
-            state_embedding=settings.state_embedding,
-        )
+        policy = make_policy(key_policy, settings, env, memory.out_size)
         size = env.observation_space.n_features
         return MemoryAgent(
             encoder, memory, policy, RunningStats.init((size,)) if settings.normalise_observations else None
         )
 
     return make
+
+
+def make_policy(key: Key[Array, ""], settings: MemoryAgentSettings, env: Env, latent_size: int) -> ActorCritic:
+    """Actor and critic on latents of this size."""
+    return ActorCritic.init(
+        key,
+        latent_size,
+        env.observation_space,
+        env.action_space,
+        hidden=settings.hidden,
+        latent_embedding=settings.latent_embedding,
+        state_embedding=settings.state_embedding,
+    )
 
 
 def summary(agent: Any) -> str:

@@ -1,45 +1,86 @@
-"""A replay buffer as a pytree: what happened, to be drawn from again."""
+"""A ring of rows that lives in the training state: the newest rows push out the oldest."""
 
 from __future__ import annotations
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Bool, Int, Key, PyTree
+
+from fledge.core.errors import ConfigError
 
 
-class Replay(eqx.Module):
-    """A ring of `capacity` rows: the newest overwrite the oldest. One per task with `vmap`."""
+class Ring(eqx.Module):
+    """The last `capacity` rows, first in, first out. A row is a pytree: one trial, padded, say.
+
+    Pure: it is an ordinary value in a compiled program, where rows are written in place as long as nobody keeps the
+    ring of before.
+    """
 
     rows: PyTree[Array]
-    """Leaves with a leading axis of `capacity`."""
-    added: Int[Array, ""]
-    """Rows ever added."""
+    """Every leaf has the leading axis `capacity`."""
+    n_written: Int[Array, ""]
+    """Rows ever written; those beyond `capacity` overwrote older ones."""
 
     @classmethod
-    def init(cls, example: PyTree[Array], capacity: int) -> Replay:
-        """An empty buffer for rows shaped like `example` (one row; arrays or their abstract shapes)."""
-        rows = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), example)
+    def init(cls, row: PyTree, capacity: int) -> Ring:
+        """An empty ring for rows like `row` (arrays, or their shapes and dtypes).
+
+        Raises:
+            ConfigError: no room for a single row.
+        """
+        if capacity < 1:
+            raise ConfigError(f"A ring keeps at least one row; got a capacity of {capacity}.")
+        rows = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), row)
         return cls(rows, jnp.asarray(0, jnp.int32))
 
     @property
     def capacity(self) -> int:
-        """The most rows that are kept."""
+        """Rows that it can keep."""
         return jax.tree.leaves(self.rows)[0].shape[0]
 
     @property
     def size(self) -> Int[Array, ""]:
-        """Rows that are there now."""
-        return jnp.minimum(self.added, self.capacity)
+        """Rows that it keeps now."""
+        return jnp.minimum(self.n_written, self.capacity)
 
-    def add(self, rows: PyTree[Array]) -> Replay:
-        """The buffer after some more rows (a leading axis of at most `capacity`)."""
+    def insert(self, rows: PyTree[Array]) -> Ring:
+        """The ring with more rows (a leading axis); of more than `capacity` the last stay."""
         n = jax.tree.leaves(rows)[0].shape[0]
-        places = (self.added + jnp.arange(n)) % self.capacity
-        kept = jax.tree.map(lambda buffer, new: buffer.at[places].set(new), self.rows, rows)
-        return Replay(kept, self.added + n)
+        kept = min(n, self.capacity)
+        places = (self.n_written + jnp.arange(n - kept, n)) % self.capacity
+        written = jax.tree.map(lambda old, new: old.at[places].set(new[n - kept :]), self.rows, rows)
+        return Ring(written, self.n_written + n)
 
-    def sample(self, key: Key[Array, ""], n: int) -> PyTree[Array]:
-        """`n` rows, uniformly and with replacement. From an empty buffer: rows of zeros."""
+    def emptied(self) -> Ring:
+        """The ring without rows (what they were is still in memory, but is never drawn)."""
+        return Ring(self.rows, jnp.zeros_like(self.n_written))
+
+    def sample(self, key: Key[Array, ""], n: int) -> tuple[PyTree[Array], Bool[Array, " n"]]:
+        """`n` different rows, every set of them equally likely, and which of them are real.
+
+        If the ring keeps fewer than `n`, each of its rows comes once and the rest is marked False.
+        """
+        places, real = self.places(key, n)
+        return jax.tree.map(lambda leaf: leaf[places], self.rows), real
+
+    def draw(self, key: Key[Array, ""], n: int) -> PyTree[Array]:
+        """`n` rows, uniformly and with replacement: the minibatch of an off-policy learner. Zeros if there are none."""
         places = jax.random.randint(key, (n,), 0, jnp.maximum(self.size, 1))
-        return jax.tree.map(lambda buffer: buffer[places], self.rows)
+        return jax.tree.map(lambda leaf: leaf[places], self.rows)
+
+    def places(self, key: Key[Array, ""], n: int) -> tuple[Int[Array, " n"], Bool[Array, " n"]]:
+        """Where the rows of `sample` stand: Floyd's algorithm, whose cost does not depend on the capacity.
+
+        Reference: Bentley and Floyd, Programming Pearls: A sample of brilliance, 1987.
+        """
+        last = jnp.maximum(self.size - n, 0) + jnp.arange(n)
+        drawn = jax.random.randint(key, (n,), 0, last + 1)
+
+        def choose(chosen: Int[Array, " n"], i: Int[Array, ""]) -> tuple[Int[Array, " n"], None]:
+            taken = jnp.any((chosen == drawn[i]) & (jnp.arange(n) < i))
+            return chosen.at[i].set(jnp.where(taken, last[i], drawn[i])), None
+
+        chosen, _ = jax.lax.scan(choose, jnp.zeros(n, jnp.int32), jnp.arange(n))
+        real = jnp.arange(n) < self.size
+        return jnp.where(real, chosen, 0), real

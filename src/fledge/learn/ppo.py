@@ -165,9 +165,9 @@ class PPO(Learner):
             split=self.settings.split,
         )
         rewards, batch = self.prepare(state, rolled, trajectory, memory)
-        agent, optimiser, losses = self._learn(state, batch, key_shuffle)
+        agent, optimiser, losses = self.learn(state, batch, key_shuffle)
         agent = agent.update_statistics(trajectory.token)
-        metrics = _returns(trajectory) | losses
+        metrics = returns_of(trajectory) | losses
         metrics["ppo/explained_variance"] = 1 - jnp.var(batch.targets - batch.values) / (jnp.var(batch.targets) + 1e-8)
         return PPOState(agent, optimiser, rolled, rewards, key, state.n_updates + 1), metrics
 
@@ -220,7 +220,7 @@ class PPO(Learner):
 
         return jax.vmap(sequence, in_axes=(0, 1), out_axes=1)(memory, trajectory)
 
-    def _learn(
+    def learn(
         self, state: PPOState, batch: Batch, key: Key[Array, ""]
     ) -> tuple[ReplayAgent, PyTree, dict[str, Float[Array, ""]]]:
         """Epochs of minibatches. The reported losses are means over them; the ratio error is the first one's."""
@@ -290,7 +290,7 @@ def _value_error(error: Float[Array, "*shape"], huber: float) -> Float[Array, "*
     return optax.losses.huber_loss(error, delta=huber) if huber > 0 else 0.5 * error**2
 
 
-def _returns(trajectory: Trajectory) -> dict[str, Float[Array, ""]]:
+def returns_of(trajectory: Trajectory) -> dict[str, Float[Array, ""]]:
     """Mean raw reward per step, and per trial where the unroll holds whole ones."""
     reward, ends = trajectory.timestep.reward, trajectory.timestep.trial_end
     n_ends = jnp.sum(ends)

@@ -8,17 +8,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+from jaxtyping import Array, Key
 
 from fledge.agents.build import PRESETS, memory_agent
+from fledge.agents.inference import inference_agent
 from fledge.agents.memories import MEMORIES
 from fledge.agents.references import make_reference
-from fledge.core.contracts import Env
+from fledge.core.contracts import Env, ReplayAgent
 from fledge.core.errors import FledgeError, unknown
 from fledge.core.types import SPLITS
 from fledge.envs import families
 from fledge.envs.check import check_env
 from fledge.envs.trial import Trial
 from fledge.learn.devices import place
+from fledge.learn.inference import InferenceLearner
 from fledge.learn.loop import Loop
 from fledge.learn.ppo import PPO
 from fledge.nets.tokens import FIELDS
@@ -33,6 +36,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "agent.latent_embedding": (0, math.inf),
     "agent.state_embedding": (0, math.inf),
     "agent.memory_size": (1, math.inf),
+    "agent.latent_size": (0, math.inf),
     "learner.n_envs": (1, math.inf),
     "learner.unroll_len": (0, math.inf),
     "learner.n_epochs": (1, math.inf),
@@ -99,9 +103,19 @@ def plan_of(config: MetaRLSettings, trial: Trial) -> Plan:
     return Plan(n_updates // chunk_len, chunk_len, steps_per_update)
 
 
-def make_learner(config: MetaRLSettings, trial: Trial, split: str | None = None) -> PPO:
+def make_learner(config: MetaRLSettings, trial: Trial, split: str | None = None) -> PPO | InferenceLearner:
     """The learner of these settings; `split` as in `PPO`."""
-    return PPO(trial, memory_agent(config.agent, trial), config.learner, plan_of(config, trial).n_updates, split)
+    ppo = PPO(trial, make_agent(config, trial), config.learner, plan_of(config, trial).n_updates, split)
+    return ppo if config.supervision.kind == "reward" else InferenceLearner(ppo, config.supervision)
+
+
+def make_agent(config: MetaRLSettings, trial: Trial) -> Callable[[Key[Array, ""]], ReplayAgent]:
+    """A function from a key to a fresh agent of these settings."""
+    supervision = config.supervision
+    if supervision.kind == "reward":
+        return memory_agent(config.agent, trial)
+    told = {"embeds_task": supervision.embeds_task, "reads_task": supervision.decodes_task}
+    return inference_agent(config.agent, trial, **told)
 
 
 def make_loop(config: MetaRLSettings, trial: Trial) -> Loop:
@@ -158,7 +172,9 @@ def _agent_faults(config: MetaRLSettings, trial: Trial | None) -> list[str]:
         f"agent.fields: {unknown('token field', name, FIELDS)}" for name in settings.fields if name not in FIELDS
     ]
     if trial is not None and not faults:
-        faults += _raised("agent", lambda: jax.eval_shape(memory_agent(settings, trial), jax.random.key(0)))
+        faults += _raised("agent", lambda: jax.eval_shape(make_agent(config, trial), jax.random.key(0)))
+    if trial is not None and not faults and config.supervision.kind != "reward":
+        faults += _raised("supervision", lambda: jax.eval_shape(make_learner(config, trial).init, jax.random.key(0)))
     return faults
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fledge.agents.build import MemoryAgentSettings
+from fledge.learn.inference import SupervisionSettings
 from fledge.learn.ppo import PPOSettings
 
 Scalar = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
@@ -63,6 +64,7 @@ class MetaRLSettings:
     env: EnvSettings = field(default_factory=EnvSettings)
     agent: MemoryAgentSettings = field(default_factory=MemoryAgentSettings)
     learner: PPOSettings = field(default_factory=PPOSettings)
+    supervision: SupervisionSettings = field(default_factory=SupervisionSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
