@@ -34,8 +34,8 @@ class GymnasiumEnv(Env):
     """A Gymnasium environment on the host, stepped through `jax.pure_callback`: inside `jit`, `scan` and `vmap`.
 
     The physics stays in Python objects; what JAX carries is a handle: the number of an episode and the steps taken in
-    it (`fledge.envs.host_pool.HostPool`). So this environment is pure only as far as seed, task and actions determine its
-    episode. In another process (`fledge resume`) a state can be continued at the start of an episode only, where all
+    it (`fledge.envs.host_pool.HostPool`). So this environment is pure only as far as seed, task and actions determine
+    its episode. In another process (`fledge resume`) a state goes on at the start of an episode only, where all
     rollouts stand if `fixed_length` holds and a rollout is made of whole trials. Where the state is a few arrays, write
     an `Env` instead; it will also be far faster.
 
