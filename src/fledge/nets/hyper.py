@@ -37,17 +37,22 @@ SHARES = {"bias": (1.0, 0.0), "weight": (0.0, 1.0), "both": (0.5, 0.5)}
 """HyperInit → factors of the shared sample `a` and of the samples `A_k`."""
 
 
+WIDENING = 8
+"""See `MixedLinear`."""
+
+
 class MixedLinear(eqx.Module):
     """A generated linear layer: y = Σ_m mixture_m (x W_m + b_m), without ever forming the weights of one sample.
 
     The batch axes of `mixture` are the first ones of `x`; further axes of `x` share a network.
 
-    The product is written in the form with the narrower intermediate, (batch, mix, out) or (batch, in, mix); nothing of
-    size batch × in × out exists. Measured on a CPU (one thread, batch 960, 26 networks; forward / gradient in ms):
-    256 → 128: one wide product, then contracted with the mixture 8.5 / 28, outer product with the mixture first
-    13 / 54, weights of each sample 44 / 122, a loop over the networks 8.9 / 39. 25 → 256: 2.2 / 24, 2.0 / 4.5,
-    2.6 / 24. The stored order (in, mix, out) lets both be one matrix product without a copy: with (mix, in, out) the
-    first form took 9.1 / 41.
+    Nothing of size batch × in × out exists: x meets all networks in one wide product, and the mixture contracts the
+    (batch, mix, out) that comes of it; a layer that widens more than `WIDENING` times is one product of the outer
+    product of x and mixture, (batch, in, mix), instead. Measured on a CPU (batch 960, 26 networks; forward / gradient
+    in ms), first form, second form, weights of each sample, a loop over the networks: 256 → 128: 8.5 / 28, 13 / 54,
+    44 / 122, 8.9 / 39; 25 → 256: 2.2 / 24, 2.0 / 4.5, 2.6 / 24. Under a `vmap` over seeds the second form loses more
+    (25 → 32: 0.2 / 1.5 against 0.5 / 12), so it has to have much to win. The stored order (in, mix, out) makes both
+    one product without a copy: with (mix, in, out) the first form took 9.1 / 41.
     """
 
     weight: Float[Array, "in mix out"]
@@ -62,7 +67,7 @@ class MixedLinear(eqx.Module):
                 f"A generated layer with {n_in} inputs was given an array of shape {x.shape}; its last axis must be "
                 f"{n_in}."
             )
-        if n_out <= n_in:
+        if n_out <= WIDENING * n_in:
             parts = product(x, self.weight.reshape(n_in, n_mix * n_out)).reshape(*x.shape[:-1], n_mix, n_out)
             y = jnp.einsum("...mo,...m->...o", parts, jnp.broadcast_to(mixture, parts.shape[:-1]))
         else:

@@ -17,7 +17,8 @@ from fledge.nets.film import FILM_INITS, FiLM
 from fledge.nets.hyper import HYPER_INITS, HyperNetwork, MixedLinear
 
 N_Z, N_IN, N_OUT, BATCH = 5, 3, 2, 7
-sample_mlp = partial(MLP.init, n_in=N_IN, hidden=(6, 4), n_out=N_OUT)
+# 3 → 30 widens enough for the other form of the product.
+sample_mlp = partial(MLP.init, n_in=N_IN, hidden=(30, 4), n_out=N_OUT)
 
 
 class Residual(eqx.Module):
