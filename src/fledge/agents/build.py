@@ -129,8 +129,8 @@ def _policy(
     }
     if settings.conditioning in ("latent", "state"):
         return ActorCritic.init(key, latent_size, *spaces, **sizes)
-    kinds: dict[str, Any] = {"conditioning": settings.conditioning, "hyper_init": settings.hyper_init}
-    return ConditionedActorCritic.init(key, latent_size, *spaces, **kinds, **sizes)
+    sizes |= {"conditioning": settings.conditioning, "hyper_init": settings.hyper_init}
+    return ConditionedActorCritic.init(key, latent_size, *spaces, **sizes)
 
 
 def _check_conditioning(settings: MemoryAgentSettings) -> None:

@@ -10,9 +10,7 @@ from fledge.agents.recurrent import MemoryAgent
 from fledge.core.types import Token
 
 
-def latent_gradient_norms(
-    agent: MemoryAgent, memory: PyTree[Array], tokens: Token
-) -> dict[str, Float[Array, ""]]:
+def latent_gradient_norms(agent: MemoryAgent, memory: PyTree[Array], tokens: Token) -> dict[str, Float[Array, ""]]:
     """Mean norms over samples: of ∂V/∂latent (before the policy's own embedding), ∂V/∂state, the latent and the state.
 
     RNN and RNN+HN with Kaiming start with large gradients and did worst; with RNN+S and Bias-HyperInit they start low,

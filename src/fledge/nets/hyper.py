@@ -231,7 +231,9 @@ def _chosen(paths: list[str], leaves: list[Any], only: Sequence[str]) -> list[bo
     known = [path for path, can in zip(paths, possible, strict=True) if can]
     strange = [name for name in only if not any(_below(path, name) for path in known)]
     if strange or not known:
-        what = f"There is nothing at {', '.join(map(repr, strange))} to generate." if strange else "Nothing to generate."
+        what = (
+            f"There is nothing at {', '.join(map(repr, strange))} to generate." if strange else "Nothing to generate."
+        )
         raise ConfigError(f"{what} The network has: {', '.join(known) or 'no arrays'}.")
     return [
         can and (not only or any(_below(path, name) for name in only))

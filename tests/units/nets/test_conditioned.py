@@ -110,7 +110,9 @@ def test_under_bias_hyperinit_the_latent_says_nothing_at_first_and_otherwise_it_
     init, made = policy
     latents, state = jax.random.normal(jax.random.key(1), (9, 6)), jnp.ones((9, 5))
     distribution, values = made(latents, state)
-    assert bool(jnp.all(values == values[0]) & jnp.all(distribution.logits == distribution.logits[0])) == (init == "bias")
+    assert bool(jnp.all(values == values[0]) & jnp.all(distribution.logits == distribution.logits[0])) == (
+        init == "bias"
+    )
 
 
 def test_under_bias_hyperinit_the_gradient_of_the_value_by_the_latent_is_exactly_zero(policy) -> None:

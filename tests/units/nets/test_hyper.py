@@ -106,7 +106,9 @@ def test__generate__vmap__is_the_batch() -> None:
 
 def test__generate__no_array_of_batch_times_weights__is_formed() -> None:
     layer = MixedLinear(jnp.zeros((40, 3, 30)), jnp.zeros((3, 30)), jnp.zeros((50, 3)))
-    jaxpr = jax.make_jaxpr(jax.grad(lambda layer, x: jnp.sum(layer(x) ** 2), argnums=(0, 1)))(layer, jnp.zeros((50, 40)))
+    jaxpr = jax.make_jaxpr(jax.grad(lambda layer, x: jnp.sum(layer(x) ** 2), argnums=(0, 1)))(
+        layer, jnp.zeros((50, 40))
+    )
     assert max(v.aval.size for equation in jaxpr.eqns for v in equation.outvars) < 50 * 40 * 30
 
 
@@ -196,9 +198,7 @@ def test_a_network_without_constant_on_a_one_hot_is_a_network_for_each_task() ->
 
 
 def test_only_the_last_layer_on_a_one_hot_is_a_head_for_each_task() -> None:
-    hyper = HyperNetwork.init(
-        jax.random.key(0), sample_mlp, N_Z, init="weight", constant=False, only=["layers.2"]
-    )
+    hyper = HyperNetwork.init(jax.random.key(0), sample_mlp, N_Z, init="weight", constant=False, only=["layers.2"])
     one, other = (hyper.materialise(z) for z in jnp.eye(N_Z)[:2])
     shared = [bool(jnp.all(one.layers[i].weight == other.layers[i].weight)) for i in range(3)]
     assert shared == [True, True, False]
