@@ -46,7 +46,7 @@ def test_the_published_policies_have_the_published_numbers_of_parameters(
 
 
 # Initial statistics of the published networks. The released critic draws its last layer from Kaiming uniform with gain
-# √2 (√6 times wider than ours), and its last bias, under Bias-HyperInit, from U(−1, 1), which moves V but not its spread.
+# √2 (√6 times wider than ours), and its last bias, under Bias-HyperInit, from U(−1, 1), not seen in V's spread.
 
 N = 512
 released_critic = partial(MLP.init, n_in=256, hidden=(256, 128), n_out=1, out_init="kaiming", out_gain=2.0**0.5)
