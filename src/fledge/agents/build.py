@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jaxtyping import Array, Key
@@ -14,6 +14,10 @@ from fledge.agents.recurrent import MemoryAgent
 from fledge.core.contracts import Env
 from fledge.core.errors import ConfigError, unknown
 from fledge.core.normalise import RunningStats
+from fledge.nets.blocks import ACTIVATIONS, Linear
+from fledge.nets.conditioned import ConditionedActorCritic
+from fledge.nets.film import FILM_INITS
+from fledge.nets.hyper import HYPER_INITS
 from fledge.nets.policy import ActorCritic
 from fledge.nets.tokens import EVERYTHING_NEW, TokenEncoder
 
@@ -24,8 +28,12 @@ class MemoryAgentSettings:
 
     `kind` names a preset of what is read: `rl2` (last transition and observation), `varibad` (what the last action
     brought, the observation being the policy's), `memoryless` (observation only) or `oracle` (observation and task).
-    `state_embedding` > 0 shows the observation to the policy too (RNN+S). `latent_size` is d_lat of agents that infer
-    the task.
+
+    `conditioning` says how the latent reaches the policy: "latent" is its input, alone or, where `state_embedding` > 0,
+    beside the embedded observation ("state" is the same and insists on it: RNN+S); "hyper" generates the policy's
+    weights from it and "film" scales and shifts its units, and the policy's input is the observation. `hyper_init` is
+    theirs alone. `latent_size` d puts a linear layer of width 2d between memory and policy (a mean and a log-variance,
+    where a method reads them so: d_lat of agents that infer the task); 0 leaves it out.
     """
 
     kind: str = "rl2"
@@ -36,7 +44,10 @@ class MemoryAgentSettings:
     observation_embedding: int = 32
     action_embedding: int = 8
     reward_embedding: int = 8
+    conditioning: Literal["latent", "state", "hyper", "film"] = "latent"
+    hyper_init: str = "bias"
     hidden: tuple[int, ...] = ()
+    activation: str = "tanh"
     latent_size: int = 0
     latent_embedding: int = 0
     state_embedding: int = 0
@@ -56,8 +67,9 @@ def memory_agent(settings: MemoryAgentSettings, env: Env) -> Callable[[Key[Array
     """A function from a key to a fresh agent for this environment.
 
     Raises:
-        ConfigError: an unknown preset, memory or token field.
+        ConfigError: an unknown preset, memory, token field, activation or initialisation, or "state" without a size.
     """
+    _check_conditioning(settings)
     if settings.kind not in PRESETS:
         raise unknown("agent", settings.kind, PRESETS)
     fields, memory_name = PRESETS[settings.kind]
@@ -84,26 +96,43 @@ def memory_agent(settings: MemoryAgentSettings, env: Env) -> Callable[[Key[Array
             },
         )
         memory = make_memory(memory_name, key_memory, encoder.out_size(), settings.memory_size, horizon=env.horizon)
-        policy = make_policy(key_policy, settings, env, memory.out_size)
+        latent_size, to_latent = memory.out_size, None
+        if settings.latent_size:
+            latent_size = 2 * settings.latent_size
+            to_latent = Linear.init(jax.random.fold_in(key_policy, 1), memory.out_size, latent_size)
+        policy = make_policy(key_policy, settings, env, latent_size)
         size = env.observation_space.n_features
-        return MemoryAgent(
-            encoder, memory, policy, RunningStats.init((size,)) if settings.normalise_observations else None
-        )
+        statistics = RunningStats.init((size,)) if settings.normalise_observations else None
+        return MemoryAgent(encoder, memory, policy, statistics, to_latent)
 
     return make
 
 
-def make_policy(key: Key[Array, ""], settings: MemoryAgentSettings, env: Env, latent_size: int) -> ActorCritic:
+def make_policy(
+    key: Key[Array, ""], settings: MemoryAgentSettings, env: Env, latent_size: int
+) -> ActorCritic | ConditionedActorCritic:
     """Actor and critic on latents of this size."""
-    return ActorCritic.init(
-        key,
-        latent_size,
-        env.observation_space,
-        env.action_space,
-        hidden=settings.hidden,
-        latent_embedding=settings.latent_embedding,
-        state_embedding=settings.state_embedding,
-    )
+    spaces = env.observation_space, env.action_space
+    sizes: dict[str, Any] = {
+        "hidden": settings.hidden,
+        "latent_embedding": settings.latent_embedding,
+        "state_embedding": settings.state_embedding,
+        "activation": settings.activation,
+    }
+    if settings.conditioning in ("latent", "state"):
+        return ActorCritic.init(key, latent_size, *spaces, **sizes)
+    sizes |= {"conditioning": settings.conditioning, "hyper_init": settings.hyper_init}
+    return ConditionedActorCritic.init(key, latent_size, *spaces, **sizes)
+
+
+def _check_conditioning(settings: MemoryAgentSettings) -> None:
+    if settings.conditioning == "state" and settings.state_embedding < 1:
+        raise ConfigError('conditioning = "state" needs a state_embedding of at least 1; Beck et al. (2023) took 25.')
+    known = FILM_INITS if settings.conditioning == "film" else HYPER_INITS
+    if settings.hyper_init not in known:
+        raise unknown("hyper_init", settings.hyper_init, known)
+    if settings.activation not in ACTIVATIONS:
+        raise unknown("activation", settings.activation, ACTIVATIONS)
 
 
 def summary(agent: Any) -> str:

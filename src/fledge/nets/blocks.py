@@ -45,10 +45,10 @@ class Linear(eqx.Module):
                 f"A linear layer with {self.weight.shape[0]} inputs was given an array of shape {x.shape}; "
                 f"its last axis must be {self.weight.shape[0]}."
             )
-        return _product(x, self.weight) + self.bias
+        return product(x, self.weight) + self.bias
 
 
-def _product(x: Float[Array, "*batch in"], weight: Float[Array, "in out"]) -> Float[Array, "*batch out"]:
+def product(x: Float[Array, "*batch in"], weight: Float[Array, "in out"]) -> Float[Array, "*batch out"]:
     """x W, written such that the gradient of W reaches XLA's fast matrix kernel on a CPU.
 
     Two things keep it away, both measured: several batch axes (it transposes and copies the cotangent first: three

@@ -33,6 +33,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "agent.observation_embedding": (0, math.inf),
     "agent.action_embedding": (0, math.inf),
     "agent.reward_embedding": (0, math.inf),
+    "agent.latent_size": (0, math.inf),
     "agent.latent_embedding": (0, math.inf),
     "agent.state_embedding": (0, math.inf),
     "agent.memory_size": (1, math.inf),

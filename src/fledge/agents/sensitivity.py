@@ -1,0 +1,33 @@
+"""How strongly the value hangs on the latent: the diagnosis of Beck et al. (2023, appendix)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from fledge.agents.recurrent import MemoryAgent
+from fledge.core.types import Token
+
+
+def latent_gradient_norms(agent: MemoryAgent, memory: PyTree[Array], tokens: Token) -> dict[str, Float[Array, ""]]:
+    """Mean norms over samples: of ∂V/∂latent (before the policy's own embedding), ∂V/∂state, the latent and the state.
+
+    RNN and RNN+HN with Kaiming start with large gradients and did worst; with RNN+S and Bias-HyperInit they start low,
+    with the latter at exactly 0. (The paper's text speaks of the hypernetwork's first layer; its code takes the
+    critic's value, and so does this.)
+
+    Args:
+        agent: any conditioning.
+        memory: of before the first token, as for `replay`.
+        tokens: of a rollout.
+    """
+    latents, states, _ = agent.inputs(memory, tokens)
+    by_latent, by_state = jax.grad(lambda e, s: jnp.sum(agent.policy(e, s)[1]), argnums=(0, 1))(latents, states)
+    rows = {
+        "grad/value_by_latent": by_latent,
+        "grad/value_by_state": by_state,
+        "norm/latent": latents,
+        "norm/state": states,
+    }
+    return {name: jnp.mean(jnp.linalg.norm(x, axis=-1)) for name, x in rows.items()}
