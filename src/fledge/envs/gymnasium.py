@@ -218,8 +218,8 @@ class GymnasiumEnv(Env):
         went: list[tuple[int, Result]] = []
         with self.pool as pool:
             pool.grow(state.run.size)
-            for i in range(state.run.size):
-                birth, seed, number, clock, ended = (int(leaf.ravel()[i]) for leaf in jax.tree.leaves(state))
+            rows = zip(*(leaf.ravel().tolist() for leaf in jax.tree.leaves(state)), strict=True)
+            for i, (birth, seed, number, clock, ended) in enumerate(rows):
                 if ended:
                     went.append((number, pool.last(birth, number)._replace(reward=0.0)))
                     continue
