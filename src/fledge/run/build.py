@@ -37,7 +37,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "agent.latent_embedding": (0, math.inf),
     "agent.state_embedding": (0, math.inf),
     "agent.memory_size": (1, math.inf),
-    "agent.latent_size": (0, math.inf),
     "learner.n_envs": (1, math.inf),
     "learner.unroll_len": (0, math.inf),
     "learner.n_epochs": (1, math.inf),
