@@ -27,13 +27,17 @@ from fledge.learn.ppo import PPOSettings
 
 @dataclass(frozen=True)
 class Product:
-    """`per_step` products of (m, k) by (k, n), per environment step. `kind` says which operand lies transposed."""
+    """`per_step` products of (m, k) by (k, n), per environment step, `shares` of them at a time on as many cores.
+
+    `kind` says which operand lies transposed.
+    """
 
     m: int
     k: int
     n: int
     per_step: float
     kind: str = "nn"
+    shares: int = 1
 
     @property
     def flops(self) -> float:
@@ -50,7 +54,7 @@ class Floor:
     us_matrix: float
     """FLOPs over the best rate of a large product."""
     us_shapes: float
-    """The same FLOPs, each product at the rate measured for its own shape."""
+    """The same FLOPs, each product at the rate measured for its own shape; shares of a minibatch run side by side."""
     us_memory: float
     """Bytes over the rate of a plain copy of arrays of a piece's size."""
 
@@ -60,30 +64,30 @@ class Floor:
         return max(self.us_matrix, self.us_memory)
 
 
-def counted_floor(agent: MemoryAgent, settings: PPOSettings, horizon: int) -> Floor:
-    """The floor of one environment step, learning included."""
-    products = training_products(agent, settings, horizon)
+def counted_floor(agent: MemoryAgent, settings: PPOSettings, horizon: int, shares: int) -> Floor:
+    """The floor of one environment step, learning included. `shares` cores share out each minibatch."""
+    products = training_products(agent, settings, horizon, shares)
     flops = sum(p.flops for p in products)
     n_bytes = settings.n_epochs * 2 * 4 * passed_floats(agent)
-    piece = piece_rows(settings)
+    piece = piece_rows(settings, shares)
     return Floor(
         flops=flops,
         bytes=n_bytes,
         us_matrix=flops / large_matrix_rate() * 1e6,
-        us_shapes=sum(p.flops / matrix_rate(p.m, p.k, p.n, p.kind) for p in products) * 1e6,
-        us_memory=n_bytes / copy_rate(passed_floats(agent) * piece * horizon) * 1e6,
+        us_shapes=sum(p.flops / p.shares / matrix_rate(p.m, p.k, p.n, p.kind) for p in products) * 1e6,
+        us_memory=n_bytes / shares / copy_rate(passed_floats(agent) * piece * horizon) * 1e6,
     )
 
 
-def piece_rows(settings: PPOSettings) -> int:
-    """Unrolls whose gradient is taken at once."""
-    rows = settings.n_envs // settings.n_minibatches
+def piece_rows(settings: PPOSettings, shares: int) -> int:
+    """Unrolls whose gradient one of `shares` cores takes at once."""
+    rows = settings.n_envs // settings.n_minibatches // shares
     return rows // count_pieces(rows, settings.piece_rows)
 
 
-def training_products(agent: MemoryAgent, settings: PPOSettings, horizon: int) -> list[Product]:
+def training_products(agent: MemoryAgent, settings: PPOSettings, horizon: int, shares: int) -> list[Product]:
     """Every matrix product of training, by shape."""
-    n_envs, piece, epochs = settings.n_envs, piece_rows(settings), settings.n_epochs
+    n_envs, piece, epochs = settings.n_envs, piece_rows(settings, shares), settings.n_epochs
     bulk = piece * horizon
     recurrent = getattr(agent.memory, "weight", None)
     first = agent.encoder.layers["joint"].weight
@@ -91,10 +95,10 @@ def training_products(agent: MemoryAgent, settings: PPOSettings, horizon: int) -
     for w in (leaf for leaf in jax.tree.leaves(agent) if leaf.ndim == 2):
         k, n = w.shape
         rows = piece if w is recurrent else bulk
-        products += [Product(n_envs, k, n, 1 / n_envs), Product(rows, k, n, epochs / rows)]
-        products += [Product(k, bulk, n, epochs / bulk, "tn")]
+        products += [Product(n_envs, k, n, 1 / n_envs), Product(rows, k, n, epochs / rows, shares=shares)]
+        products += [Product(k, bulk, n, epochs / bulk, "tn", shares)]
         if w is not first:
-            products += [Product(rows, n, k, epochs / rows)]
+            products += [Product(rows, n, k, epochs / rows, shares=shares)]
     return products
 
 

@@ -38,7 +38,7 @@ from fledge.core.spaces import Space
 from fledge.core.types import Decision, Token, Trajectory
 from fledge.envs.gridnav import GridNav
 from fledge.envs.trial import Trial
-from fledge.learn.devices import place
+from fledge.learn.devices import Placement, place
 from fledge.learn.ppo import PPO, PPOSettings, PPOState
 from fledge.learn.rollout import RolloutState, begin, rollout, sample_tasks
 from fledge.nets.policy import ActorCritic
@@ -110,7 +110,12 @@ def make_learner(memory: str, size: int, n_envs: int) -> PPO:
         return MemoryAgent(encoder, recurrent, policy, None)
 
     settings = PPOSettings(n_envs=n_envs)
-    return PPO(TRIAL, make_agent, settings, 1000, place(1, n_envs // settings.n_minibatches).split)
+    return PPO(TRIAL, make_agent, settings, 1000, placement_of(settings).split)
+
+
+def placement_of(settings: PPOSettings) -> Placement:
+    """Every core takes its share of each minibatch, where they divide it."""
+    return place(1, settings.n_envs // settings.n_minibatches)
 
 
 class Program:
@@ -118,7 +123,8 @@ class Program:
 
     def __init__(self, learner: PPO) -> None:
         self.learner = learner
-        mesh = place(1, learner.settings.n_envs // learner.settings.n_minibatches).mesh
+        mesh = placement_of(learner.settings).mesh
+        self.shares = mesh.size
         everywhere = NamedSharding(mesh, PartitionSpec())
         shared = jax.shard_map(
             self._train, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
@@ -234,7 +240,7 @@ def measure(memory: str, size: int, n_envs: int, *, fixed: float, with_peer: boo
     repeats = max(1, round(0.1 / per_update))
     acted = rollout_seconds(agent, n_envs, repeats) / repeats / per_update
     environment = rollout_seconds(RandomAgent(TRIAL.action_space), n_envs, repeats) / repeats / per_update
-    floor = counted_floor(agent, learner.settings, TRIAL.horizon)
+    floor = counted_floor(agent, learner.settings, TRIAL.horizon, program.shares)
     fixed_share = min(1.0, fixed / per_update)
     row_us = 1e6 / rate
     return Row(
@@ -249,7 +255,7 @@ def measure(memory: str, size: int, n_envs: int, *, fixed: float, with_peer: boo
         share_acting=acted - environment,
         share_update=1 - acted,
         fixed_share=fixed_share,
-        piece_rows=piece_rows(learner.settings),
+        piece_rows=piece_rows(learner.settings, program.shares),
         n_parameters=n_parameters,
         return_trial=float(program.return_trial),
         floor=asdict(floor),
