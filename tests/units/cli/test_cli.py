@@ -205,7 +205,10 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline and child.poll() is None:
         time.sleep(0.02)
     child.send_signal(2)
-    error = child.communicate(timeout=60)[1]
+    try:
+        error = child.communicate(timeout=60)[1]
+    finally:
+        child.kill()
     assert child.returncode == 130
     assert f"Go on with: fledge resume {folder}" in error
 
