@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fledge.agents.build import MemoryAgentSettings, memory_agent
-from fledge.agents.sensitivity import latent_gradient_norms
+from fledge.learn.sensitivity import latent_gradient_norms
 from fledge.core.errors import ConfigError
 from fledge.core.metrics import check_metric
 from fledge.envs.gridnav import GridNav
