@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from fledge.agents.memories import make_memory
 from fledge.core.contracts import Memory
-from fledge.nets.blocks import MLP
+from fledge.nets.blocks import MLP, Linear
 from fledge.nets.memories import MappedMemory
 
 
@@ -83,14 +83,11 @@ def latent_memory(
     """
 
     def make(key: Key[Array, ""]) -> Memory:
-        key_memory, key_out, key_bias = jax.random.split(key, 3)
+        key_memory, key_out = jax.random.split(key)
         memory = make_memory(name, key_memory, n_in, size, horizon=horizon)
         if n_latent == 0:
             return memory
-        layer = MLP.init(key_out, memory.out_size, (), 2 * n_latent)
-        bound = memory.out_size**-0.5
-        bias = jax.random.uniform(key_bias, (2 * n_latent,), minval=-bound, maxval=bound)
-        return MappedMemory(memory, eqx.tree_at(lambda mlp: mlp.layers[0].bias, layer, bias))
+        return MappedMemory(memory, MLP((Linear.framework(key_out, memory.out_size, 2 * n_latent),), "tanh"))
 
     return make
 
