@@ -136,9 +136,7 @@ def _order(
     return jax.vmap(permuted)(keys)
 
 
-def _powers(
-    memory: Memory, tokens: Float[Array, "time token"]
-) -> tuple[Float[Array, " time"], Float[Array, " time"]]:
+def _powers(memory: Memory, tokens: Float[Array, "time token"]) -> tuple[Float[Array, " time"], Float[Array, " time"]]:
     """‖out_t‖² of a signal (ones, then zeros) and of the tokens, without the biases of output and per-step layers.
 
     A gate's bias stays: what an LSTM or a linear recurrence forgets is what it is.

@@ -17,7 +17,18 @@ from fledge.report.figures import draw_curves, draw_profile
 from fledge.report.paths import choose, draw_walks
 from fledge.report.read import Run, read_runs
 from fledge.report.style import COLOURS, Drawn, variable
-from fledge.report.summarise import Panel, adaptation, changes, diagnoses, duels, interval, learning, said, sentences, show
+from fledge.report.summarise import (
+    Panel,
+    adaptation,
+    changes,
+    diagnoses,
+    duels,
+    interval,
+    learning,
+    said,
+    sentences,
+    show,
+)
 
 _TEMPLATE = "report.html.j2"
 _FIRST = ("curve-1", "paths-", "learning-1", "gradient-1")

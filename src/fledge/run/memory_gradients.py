@@ -96,7 +96,9 @@ class MemoryGradientsProgram:
         for key, values in config.published.items():
             statistic = key.partition(": ")[2]
             if statistic not in STATISTICS:
-                faults.append(f"published: '{key}' is not of the form 'memory: statistic'. {nearest(statistic, STATISTICS)}")
+                faults.append(
+                    f"published: '{key}' is not of the form 'memory: statistic'. {nearest(statistic, STATISTICS)}"
+                )
             elif len(values) != len(config.tokens):
                 faults.append(f"published: '{key}' has {len(values)} numbers; there are {len(config.tokens)} tokens.")
         return faults or _unbuildable(config)
@@ -145,9 +147,7 @@ def statistics_of(name: str, config: MemoryGradientsSettings) -> dict[str, np.nd
     return {f.name: np.asarray(getattr(found, f.name), float) for f in fields(MemoryStatistics)}
 
 
-def compare(
-    study: str, scale: str, config: MemoryGradientsSettings, table: Mapping[str, Statistics]
-) -> list[Result]:
+def compare(study: str, scale: str, config: MemoryGradientsSettings, table: Mapping[str, Statistics]) -> list[Result]:
     """The rows of results.csv: each memory's statistics at the chosen tokens, beside what was published."""
     results = []
     for memory in config.memories:

@@ -56,7 +56,10 @@ class Wide(Growing):
 @pytest.mark.parametrize(
     ("memory", "message"),
     [
-        (Growing(), r"Growing\.step was handed a state of float32\[2, 3\] and returned one of float32\[2, 6\] .* let begin"),
+        (
+            Growing(),
+            r"Growing\.step was handed a state of float32\[2, 3\] and returned one of float32\[2, 6\] .* let begin",
+        ),
         (Counting(), r"Counting\.scan was handed a state of {count: int32\[2\]} and returned one of {count: float32"),
         (Wide(), r"Wide\.step puts out an array of shape \(2, 3\), but out_size promises \(2, 4\)\. Make out_size"),
     ],
