@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from fledge.core import stats
 from fledge.core.records import check_metric
@@ -172,7 +172,7 @@ def _draw(
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
     axes.yaxis.set_major_formatter(FuncFormatter(_power if logarithmic else _plain))
     if logarithmic:
-        axes.yaxis.set_major_locator(MaxNLocator(integer=bool(np.ptp(axes.get_ylim()) > 2)))
+        axes.yaxis.set_major_locator(FixedLocator(_powers(*axes.get_ylim())))
     _label_ends(axes, drawn, colours)
     return to_svg(figure)
 
@@ -214,8 +214,20 @@ def _plain(y: float, _: object) -> str:
 
 def _power(y: float, _: object) -> str:
     """10^y as people write it."""
-    text = f"{10**y:.2g}"
-    return (text if "e" not in text else f"1e{y:g}").replace("-", "−")
+    text = f"{10**y:.0f}" if 0 <= y < 4 else f"{10**y:.1g}"
+    return text.replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+
+
+def _powers(low: float, high: float) -> list[float]:
+    """Where a logarithmic axis has its ticks, as powers of ten: at 1, 2, 5, 10 …; where it is long, at some decades."""
+    decades = np.arange(np.floor(low), np.ceil(high) + 1)
+    if high - low > 2.5:
+        decades = decades[:: int(np.ceil(len(decades) / 9))]
+        digits = np.zeros(1)
+    else:
+        digits = np.log10([1, 2, 5])
+    ticks = (decades[:, None] + digits).ravel()
+    return ticks[(ticks >= low) & (ticks <= high)].tolist()
 
 
 def _short(x: float, _: object) -> str:

@@ -34,7 +34,7 @@ class About:
     caption: str
     y_label: str
     floor: float | None = None
-    """Where a logarithmic axis ends; None for a plain axis."""
+    """Where a logarithmic axis ends (0: nowhere); None for a plain axis."""
     by_age: bool = False
     """Drawn against how many tokens ago."""
 
@@ -60,7 +60,7 @@ STATISTICS = {
         "How the gradient of the parameters grows with the sequence",
         "‖∂ Σ_j out_t[j] / ∂ θ‖₂ over all parameters θ. Straight-through gradients grow with the number of tokens.",
         "gradient norm",
-        1e-6,
+        0.0,
     ),
     "order": About(
         "change by a permutation",
@@ -143,7 +143,7 @@ def draw_statistics(table: Mapping[str, Statistics]) -> list[Drawn]:
     for name, about in STATISTICS.items():
         lines = [_line(memory, i, rows, name) for i, (memory, rows) in enumerate(table.items())]
         x_label = "age of the token" if about.by_age else "token t"
-        raised = f" Below {about.floor:g} lines run along the bottom." if about.floor is not None else ""
+        raised = f" Below {about.floor:g} lines run along the bottom." if about.floor else ""
         caption = f"{about.caption} Line: mean over initialisations; band: 95 % bootstrap interval.{raised}"
         figures.append(draw_lines(name, about.title, caption, lines, x_label, about.y_label, floor=about.floor))
     return figures
