@@ -56,6 +56,6 @@ def _said(state: PyTree) -> str:
     """Structure, shapes and dtypes in a person's words: `float32[2, 8]`, `(float32[2, 8], int32[2])`."""
     flat, structure = jax.tree.flatten(state)
     leaves = [f"{leaf.dtype}{list(leaf.shape)}" for leaf in flat]
-    return (
-        leaves[0] if structure == jax.tree.structure(0) else str(jax.tree.unflatten(structure, leaves)).replace("'", "")
-    )
+    if flat and flat[0] is state:
+        return leaves[0]
+    return str(jax.tree.unflatten(structure, leaves)).replace("'", "")

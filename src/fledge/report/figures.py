@@ -149,7 +149,7 @@ def _draw(
             colour, marker, thick = (INK if line.label == OPTIMUM else MUTED), "", 1.6
         else:
             colour, thick = SERIES[line.series % len(SERIES)], 2.2
-            style = "-" if line.series < len(SERIES) else (0, (2.5, 1))  # colours come round again, in dashes
+            style = "-" if line.series < len(SERIES) else (0, (5, 2))  # colours come round again, in dashes
             if line.adapt not in ("", "default") and line.label.endswith(f", {line.adapt}"):
                 style = (0, (6, 2))
         if single and line.series is None:

@@ -156,10 +156,13 @@ def compare(study: str, scale: str, config: MemoryGradientsSettings, table: Mapp
             published = config.published.get(f"{memory}: {name}", (-1.0,) * len(config.tokens))
             for token, number in zip(config.tokens, published, strict=True):
                 value, lo, hi = (float(x[token]) for x in estimate[:3])
-                bounds = [None if math.isnan(bound) else bound for bound in (lo, hi)]
-                row = Result(study, memory, metric_at(name, token), value, *bounds, n=estimate.n_seeds)
+                row = Result(study, memory, metric_at(name, token), value, _known(lo), _known(hi), estimate.n_seeds)
                 results.append(row if number < 0 else _judged(row, number, scale, config.tolerance))
     return results
+
+
+def _known(bound: float) -> float | None:
+    return None if math.isnan(bound) else bound
 
 
 def _judged(row: Result, published: float, scale: str, tolerance: float) -> Result:
