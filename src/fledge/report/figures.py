@@ -30,9 +30,8 @@ def draw_curves(panel: Panel, name: str) -> Drawn:
     heights = [(line, xs, in_orders(e)) for line, xs, e in drawn] if logarithmic else drawn
     svg = _draw(heights, _axis(panel.x_unit), axis, panel.x_unit == "episode", panel.x_unit, logarithmic=logarithmic)
     rows = [row for line, xs, estimate in drawn for row in _rows(line.label, xs, panel.x_unit, estimate)]
-    title = (
-        f"Learning curve: {panel.metric}" if learning else f"Adaptation on {panel.split} tasks: {said(panel.metric)}"
-    )
+    what = "Learning curve" if not panel.metric.startswith(("grad/", "norm/")) else "During training"
+    title = f"{what}: {panel.metric}" if learning else f"Adaptation on {panel.split} tasks: {said(panel.metric)}"
     caption = (
         f"{meaning.about[0].upper()}{meaning.about[1:]}. Line: interquartile mean over "
         + ("seeds" if learning else "seeds and tasks")
