@@ -20,7 +20,10 @@ EXECUTED = (
     "guides/adapters.md",
     "guides/add-a-memory.md",
     "guides/add-a-recipe.md",
+    "methods/analyses.md",
     "methods/evaluation.md",
+    "methods/hypernetworks.md",
+    "methods/memories.md",
     *(f"contracts/{page.name}" for page in sorted((DOCS / "contracts").glob("*.md")) if page.name != "index.md"),
 )
 

@@ -1,7 +1,6 @@
 """What a memory does before it has learnt anything: how far gradients reach, and how much the order of tokens matters.
 
-The analysis of Beck et al. (SplAgger, 2024; AMRL, 2020) at random initialisation, on tokens drawn from U(−1, 1). Our
-output layer has no bias at first, PyTorch's has one; it hides a part of `order`, which is about 1.3 times larger here.
+The analysis of Beck et al. (SplAgger, 2024; AMRL, 2020) at random initialisation, on tokens drawn from U(−1, 1).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from fledge.agents.memories import make_memory
 from fledge.core.contracts import Memory
-from fledge.nets.blocks import MLP
+from fledge.nets.blocks import MLP, Linear
 from fledge.nets.memories import MappedMemory
 
 
@@ -30,6 +29,10 @@ class MemoryStatistics(eqx.Module):
     """‖∂ Σ_j out_t[j] / ∂ all parameters‖₂ at each t."""
     order: Float[Array, "init time"]
     """Distance of the outputs at t, each of norm 1, for tokens 0 … t as they are and permuted at random (mean)."""
+    signal: Float[Array, "init time"]
+    """‖out_t‖₂² after a first token of ones and then zeros, without biases: what is left of a signal."""
+    noise: Float[Array, "init time"]
+    """‖out_t‖₂² on the random tokens, without biases. The mean of `signal` by that of `noise` is AMRL's SNR."""
 
 
 def memory_statistics(
@@ -52,12 +55,13 @@ def memory_statistics(
         n_permutations: permutations of each beginning of the sequence.
     """
 
-    def one(key: Key[Array, ""]) -> tuple[Array, Array, Array, Array]:
+    def one(key: Key[Array, ""]) -> tuple[Array, ...]:
         key_tokens, key_permute, key_make = jax.random.split(key, 3)
         memory = make(key_make)
         tokens = jax.random.uniform(key_tokens, (n_tokens, token_size), minval=-1.0, maxval=1.0)
         keys = jax.random.split(key_permute, n_permutations)
-        return *_gradients(memory, tokens), jnp.mean(_order(memory, tokens, keys), axis=0)
+        order = jnp.mean(_order(memory, tokens, keys), axis=0)
+        return *_gradients(memory, tokens), order, *_powers(memory, tokens)
 
     return MemoryStatistics(*jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(key, n_inits)))
 
@@ -66,6 +70,9 @@ def latent_memory(
     name: str, n_in: int, size: int, n_latent: int = 12, *, horizon: int = 128
 ) -> Callable[[Key[Array, ""]], Memory]:
     """A function from a key to a fresh memory with a linear layer to a latent's mean and log-variance on its output.
+
+    The layer begins as PyTorch's do, its bias in ± 1/√(width) too: a constant part of the output, which takes its share
+    of what the order of the tokens changes.
 
     Args:
         name: a row of the table of memories.
@@ -80,7 +87,7 @@ def latent_memory(
         memory = make_memory(name, key_memory, n_in, size, horizon=horizon)
         if n_latent == 0:
             return memory
-        return MappedMemory(memory, MLP.init(key_out, memory.out_size, (), 2 * n_latent))
+        return MappedMemory(memory, MLP((Linear.framework(key_out, memory.out_size, 2 * n_latent),), "tanh"))
 
     return make
 
@@ -127,6 +134,25 @@ def _order(
         return norm(_unit(outputs[time, time]) - _unit(straight))
 
     return jax.vmap(permuted)(keys)
+
+
+def _powers(memory: Memory, tokens: Float[Array, "time token"]) -> tuple[Float[Array, " time"], Float[Array, " time"]]:
+    """‖out_t‖² of a signal (ones, then zeros) and of the tokens, without the biases of output and per-step layers.
+
+    A gate's bias stays: what an LSTM or a linear recurrence forgets is what it is.
+    """
+    plain = jax.tree.map(_without_bias, memory, is_leaf=lambda x: isinstance(x, MLP))
+    signal = jnp.zeros_like(tokens).at[0].set(1.0)
+    outputs = _outputs(plain, jnp.stack([signal, tokens], axis=1))
+    powers = jnp.sum(outputs**2, axis=-1)
+    return powers[:, 0], powers[:, 1]
+
+
+def _without_bias(part: PyTree) -> PyTree:
+    if not isinstance(part, MLP):
+        return part
+    biases = [jnp.zeros_like(layer.bias) for layer in part.layers]
+    return eqx.tree_at(lambda mlp: [layer.bias for layer in mlp.layers], part, biases)
 
 
 def _unit(x: Float[Array, "time out"]) -> Float[Array, "time out"]:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Key
 from fledge.core.contracts import Memory
 from fledge.core.errors import unknown
 from fledge.nets.aggregate import AGGREGATORS, GaussianAggregator, half_of
+from fledge.nets.check_memory import require_shapes
 from fledge.nets.memories import AggregatedMemory, PerStepMemory
 from fledge.nets.recurrent import GRUMemory, LinearMemory, LSTMMemory, NoMemory
 from fledge.nets.transformer import TransformerMemory
@@ -88,8 +89,11 @@ def make_memory(name: str, key: Key[Array, ""], n_in: int, size: int, *, horizon
 
     Raises:
         ConfigError: there is no such row, or the size does not fit it.
+        ContractError: its state or its output does not keep the shape that was promised.
     """
     if name not in MEMORIES:
         raise unknown("memory", name, MEMORIES)
     make = MEMORIES[name][0]
-    return make(key, n_in, size, horizon=horizon) if name in SIZED_BY_TRIAL else make(key, n_in, size)
+    memory = make(key, n_in, size, horizon=horizon) if name in SIZED_BY_TRIAL else make(key, n_in, size)
+    require_shapes(memory, n_in)
+    return memory

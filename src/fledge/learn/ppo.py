@@ -19,6 +19,7 @@ from fledge.core.types import Token, Trajectory
 from fledge.envs.trial import Trial
 from fledge.learn.pieces import gradient_in_pieces
 from fledge.learn.rollout import RolloutState, begin, is_synchronous, rollout, sample_tasks
+from fledge.learn.sensitivity import latent_gradient_norms
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class PPOSettings:
     `piece_rows` is the most unrolls whose gradient is taken at once; larger minibatches are cut into equal pieces whose
     gradients are averaged, which changes the memory needed and the speed, not the result. None decides by the device:
     on a CPU 32, so that a piece stays in the cache (with 1,024 environments a quarter to a half faster); elsewhere all.
+
+    `latent_gradients` also measures, before each update and on as many unrolls as a minibatch has, how strongly the
+    value hangs on latent and state (`fledge.learn.sensitivity`): metrics grad/value_by_latent and their neighbours.
     """
 
     n_envs: int = 16
@@ -53,6 +57,7 @@ class PPOSettings:
     bootstrap_time_limit: bool = False
     split: str = "train"
     piece_rows: int | None = None
+    latent_gradients: bool = False
 
     def __post_init__(self) -> None:
         if self.piece_rows is not None and self.piece_rows < 1:
@@ -168,6 +173,9 @@ class PPO(Learner):
         agent, optimiser, losses = self.learn(state, batch, key_shuffle)
         agent = agent.update_statistics(trajectory.token)
         metrics = returns_of(trajectory) | losses
+        if self.settings.latent_gradients:
+            some = take_rows(batch, jnp.arange(self.settings.n_envs // self.settings.n_minibatches))
+            metrics |= latent_gradient_norms(state.agent, some.memory, some.tokens)
         metrics["ppo/explained_variance"] = 1 - jnp.var(batch.targets - batch.values) / (jnp.var(batch.targets) + 1e-8)
         return PPOState(agent, optimiser, rolled, rewards, key, state.n_updates + 1), metrics
 

@@ -39,6 +39,14 @@ class Linear(eqx.Module):
         """Weights from the named initialiser, zero bias (the paper's hidden layers have zero biases too)."""
         return cls(initialiser(init)(key, n_in, n_out, gain), jnp.zeros(n_out))
 
+    @classmethod
+    def framework(cls, key: Key[Array, ""], n_in: int, n_out: int) -> Linear:
+        """Weights and biases uniform in ± 1 / √n_in: PyTorch's default, which the papers leave their embeddings at."""
+        key_weight, key_bias = jax.random.split(key)
+        bound = n_in**-0.5
+        bias = jax.random.uniform(key_bias, (n_out,), minval=-bound, maxval=bound)
+        return cls(initialiser("uniform_fan_in")(key_weight, n_in, n_out, 1.0), bias)
+
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         if x.shape[-1] != self.weight.shape[0]:
             raise ShapeError(

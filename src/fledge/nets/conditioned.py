@@ -54,7 +54,8 @@ class ConditionedActorCritic(eqx.Module):
 
         Under Bias-HyperInit actor and critic are, for every latent, networks as `ActorCritic` draws them: the actor's
         head with its own initialiser and gain, the critic's uniform in ± 1 / √fan-in with bias zero (the released code
-        draws its weights in ± √(6 / fan-in) and its bias in ± 1: G10, G11).
+        draws its weights in ± √(6 / fan-in) and its bias in ± 1: G10, G11). Under every other initialisation the
+        generated weights grow with the length of z, and at first that is mostly the bias of its embedding.
 
         Args:
             key: randomness.
@@ -75,8 +76,8 @@ class ConditionedActorCritic(eqx.Module):
             raise unknown("generator", conditioning, GENERATORS)
         key_latent, key_state, key_actor, key_critic = jax.random.split(key, 4)
         n_state = observation_space.n_features
-        embed_latent = Linear.init(key_latent, latent_size, latent_embedding) if latent_embedding else None
-        embed_state = Linear.init(key_state, n_state, state_embedding) if state_embedding else None
+        embed_latent = Linear.framework(key_latent, latent_size, latent_embedding) if latent_embedding else None
+        embed_state = Linear.framework(key_state, n_state, state_embedding) if state_embedding else None
         n_in, n_z = state_embedding or n_state, latent_embedding or latent_size
         head = ActionHead.init(action_space)
         out_init, out_gain = head.out_init

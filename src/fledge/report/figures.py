@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from fledge.core import stats
 from fledge.core.records import check_metric
@@ -26,19 +26,61 @@ def draw_curves(panel: Panel, name: str) -> Drawn:
     meaning = check_metric(panel.metric)
     learning = panel.split == "train" and panel.x_unit == "env_step"
     drawn = [(line, line.xs, line.estimate) for line in panel.lines]
-    svg = _draw(drawn, _axis(panel.x_unit), _metric_axis(panel.metric), panel.x_unit == "episode", panel.x_unit)
+    axis, logarithmic = _metric_axis(panel.metric), _spans_orders(panel)
+    heights = [(line, xs, in_orders(e)) for line, xs, e in drawn] if logarithmic else drawn
+    svg = _draw(heights, _axis(panel.x_unit), axis, panel.x_unit == "episode", panel.x_unit, logarithmic=logarithmic)
     rows = [row for line, xs, estimate in drawn for row in _rows(line.label, xs, panel.x_unit, estimate)]
-    title = (
-        f"Learning curve: {panel.metric}" if learning else f"Adaptation on {panel.split} tasks: {said(panel.metric)}"
-    )
+    what = "Learning curve" if not panel.metric.startswith(("grad/", "norm/")) else "During training"
+    title = f"{what}: {panel.metric}" if learning else f"Adaptation on {panel.split} tasks: {said(panel.metric)}"
     caption = (
         f"{meaning.about[0].upper()}{meaning.about[1:]}. Line: interquartile mean over "
         + ("seeds" if learning else "seeds and tasks")
         + "; band: 95 % stratified bootstrap interval."
         + (" Lower is better." if meaning.lower_is_better else "")
         + (" Each point averages the updates in its bin." if learning else "")
+        + (" The axis is logarithmic: what is exactly 0 is not drawn." if logarithmic else "")
     )
     return Drawn(name, title, caption, svg, CURVE_COLUMNS, rows)
+
+
+def draw_lines(
+    name: str, title: str, caption: str, lines: Sequence[Line], x_label: str, y_label: str, *, floor: float | None
+) -> Drawn:
+    """Any lines with their bands.
+
+    Args:
+        name: of the files.
+        title: above the figure.
+        caption: below it.
+        lines: what is drawn; the y-axis has no unit of its own.
+        x_label: of the x-axis; whole numbers.
+        y_label: of the y-axis.
+        floor: lowest value of a logarithmic y-axis, to which smaller ones are raised; None for a plain axis.
+    """
+    drawn = [(line, line.xs, line.estimate) for line in lines]
+    rows = [row for line, xs, estimate in drawn for row in _rows(line.label, xs, x_label, estimate)]
+    heights = drawn if floor is None else [(line, xs, in_orders(e, floor)) for line, xs, e in drawn]
+    svg = _draw(heights, x_label, y_label, True, x_label, logarithmic=floor is not None)
+    return Drawn(name, title, caption, svg, CURVE_COLUMNS, rows)
+
+
+def in_orders(estimate: Estimate, floor: float = 0.0) -> Estimate:
+    """An estimate of numbers above 0 as powers of ten, for a logarithmic axis; NaN where there is nothing to show."""
+
+    def power(x: np.ndarray) -> np.ndarray:
+        raised = np.where(np.isnan(x), np.nan, np.maximum(x, floor))
+        return np.asarray(np.log10(np.where(raised > 0, raised, np.nan)))
+
+    return estimate._replace(value=power(estimate.value), lo=power(estimate.lo), hi=power(estimate.hi))
+
+
+def _spans_orders(panel: Panel) -> bool:
+    """Whether a diagnosis of training spans so many orders of magnitude that a plain axis would hide most of it."""
+    if not panel.metric.startswith("grad/"):
+        return False
+    values = np.concatenate([line.estimate.value for line in panel.lines])
+    values = values[np.isfinite(values) & (values > 0)]
+    return bool(values.size) and bool(values.max() > 30 * np.median(values) or values.max() > 100 * values.min())
 
 
 def draw_profile(panel: Panel, name: str) -> Drawn:
@@ -80,8 +122,15 @@ def _metric_axis(metric: str) -> str:
 
 
 def _draw(
-    drawn: Sequence[tuple[Line, np.ndarray, Estimate]], x_label: str, y_label: str, whole_x: bool, unit: str
+    drawn: Sequence[tuple[Line, np.ndarray, Estimate]],
+    x_label: str,
+    y_label: str,
+    whole_x: bool,
+    unit: str,
+    *,
+    logarithmic: bool = False,
 ) -> str:
+    """The figure; with `logarithmic` the estimates are powers of ten (`in_orders`)."""
     labels = [line.label for line, _, _ in drawn]
     right = 0.45 + _CHAR * max(map(len, labels), default=0)
     width = 0.8 + _PLOT_WIDTH + right
@@ -98,7 +147,8 @@ def _draw(
             n_references += line.label != OPTIMUM
             colour, marker, thick = (INK if line.label == OPTIMUM else MUTED), "", 1.6
         else:
-            colour, style, thick = SERIES[line.series % len(SERIES)], "-", 2.2
+            colour, thick = SERIES[line.series % len(SERIES)], 2.2
+            style = "-" if line.series < len(SERIES) else (0, (5, 2))  # colours come round again, in dashes
             if line.adapt not in ("", "default") and line.label.endswith(f", {line.adapt}"):
                 style = (0, (6, 2))
         if single and line.series is None:
@@ -119,7 +169,9 @@ def _draw(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if unit == "env_step":
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}".replace("-", "−")))
+    axes.yaxis.set_major_formatter(FuncFormatter(_power if logarithmic else _plain))
+    if logarithmic:
+        axes.yaxis.set_major_locator(FixedLocator(_powers(*axes.get_ylim())))
     _label_ends(axes, drawn, colours)
     return to_svg(figure)
 
@@ -153,6 +205,28 @@ def _label_ends(axes: Axes, drawn: Sequence[tuple[Line, np.ndarray, Estimate]], 
     for (line, _, _), end, place, colour in zip(drawn, ends, places, colours, strict=True):
         axes.plot([1.0, 1.03], [end, place], color=colour, linewidth=0.9, transform=beside, clip_on=False)
         axes.text(1.04, place, line.label, color=colour, va="center", transform=beside, fontsize=10.5)
+
+
+def _plain(y: float, _: object) -> str:
+    return f"{y:g}".replace("-", "−")
+
+
+def _power(y: float, _: object) -> str:
+    """10^y as people write it."""
+    text = f"{10**y:.0f}" if 0 <= y < 4 else f"{10**y:.1g}"
+    return text.replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+
+
+def _powers(low: float, high: float) -> list[float]:
+    """Where a logarithmic axis has its ticks, as powers of ten: at 1, 2, 5, 10 …; where it is long, at some decades."""
+    decades = np.arange(np.floor(low), np.ceil(high) + 1)
+    if high - low > 2.5:
+        decades = decades[:: int(np.ceil(len(decades) / 9))]
+        digits = np.zeros(1)
+    else:
+        digits = np.log10([1, 2, 5])
+    ticks = (decades[:, None] + digits).ravel()
+    return ticks[(ticks >= low) & (ticks <= high)].tolist()
 
 
 def _short(x: float, _: object) -> str:

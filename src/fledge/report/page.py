@@ -17,10 +17,21 @@ from fledge.report.figures import draw_curves, draw_profile
 from fledge.report.paths import choose, draw_walks
 from fledge.report.read import Run, read_runs
 from fledge.report.style import COLOURS, Drawn, variable
-from fledge.report.summarise import Panel, adaptation, changes, duels, interval, learning, said, sentences, show
+from fledge.report.summarise import (
+    Panel,
+    adaptation,
+    changes,
+    diagnoses,
+    duels,
+    interval,
+    learning,
+    said,
+    sentences,
+    show,
+)
 
 _TEMPLATE = "report.html.j2"
-_FIRST = ("curve-1", "paths-", "learning-1")
+_FIRST = ("curve-1", "paths-", "learning-1", "gradient-1")
 """The figures that a reader wants to see first; the others are folded away."""
 
 
@@ -55,7 +66,7 @@ def save_figures(figures: Sequence[Drawn], folder: Path) -> None:
 
 
 def draw_all(runs: Sequence[Run], panels: Sequence[Panel]) -> list[Drawn]:
-    """Every figure that the runs have data for: adaptation, paths, learning, profile."""
+    """Every figure that the runs have data for: adaptation, paths, learning, gradients, profile."""
     figures = [draw_curves(panel, f"curve-{i}") for i, panel in enumerate(panels, 1)]
     for i, run in enumerate(runs, 1):
         trials = [trial for trial in choose(run.paths, run.name) if trial.episodes]
@@ -64,6 +75,7 @@ def draw_all(runs: Sequence[Run], panels: Sequence[Panel]) -> list[Drawn]:
     profiled = [panel for panel in panels if panel.x_unit != "env_step"][:1]
     figures += [draw_profile(panel, "profile") for panel in profiled]
     figures += [draw_curves(panel, f"learning-{i}") for i, panel in enumerate(learning(runs), 1)]
+    figures += [draw_curves(panel, f"gradient-{i}") for i, panel in enumerate(diagnoses(runs), 1)]
     return figures
 
 

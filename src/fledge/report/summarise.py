@@ -21,6 +21,7 @@ N_POINTS = 80
 _SUMMABLE = ("return", "regret")
 _SPLIT_ORDER = ("test", "ood", "train")
 _LEARNING = ("return/trial", "return/eval", "return/best", "loss/train", "loss/total")
+_DIAGNOSES = ("grad/value_by_latent", "grad/value_by_state", "norm/latent", "norm/state")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +147,22 @@ def _lines(run: Run, place: int, split: str, x_unit: str, metric: str) -> list[L
 
 def learning(runs: Sequence[Run]) -> list[Panel]:
     """Learning curves from metrics.jsonl: metric against environment steps, with intervals over seeds."""
-    names = [name for name in _LEARNING if any(run.metrics and name in run.metrics.values for run in runs)]
+    return _trained(runs, [name for name in _LEARNING if _logged(runs, name)][:2])
+
+
+def diagnoses(runs: Sequence[Run]) -> list[Panel]:
+    """What training said about gradients and latents, where it was asked to (`learner.latent_gradients`)."""
+    return _trained(runs, [name for name in _DIAGNOSES if _logged(runs, name)])
+
+
+def _logged(runs: Sequence[Run], name: str) -> bool:
+    return any(run.metrics and name in run.metrics.values for run in runs)
+
+
+def _trained(runs: Sequence[Run], names: Sequence[str]) -> list[Panel]:
+    """A panel for each metric of metrics.jsonl, against environment steps."""
     panels = []
-    for name in names[:2]:
+    for name in names:
         lines = []
         for i, run in enumerate(runs):
             cube = _binned(run, name)

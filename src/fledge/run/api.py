@@ -132,6 +132,8 @@ def report(folders: Sequence[Path | str], out: Path | str | None = None) -> Path
     """One page about one or more run folders (a study counts as its arms); returns the page's path."""
     from fledge.report.page import write_report
 
+    if len(folders) == 1 and (page := _own_page(Path(folders[0]), out)):
+        return page
     paths: list[Path] = []
     for folder in map(Path, folders):
         RunFolder.open(folder)
@@ -140,6 +142,14 @@ def report(folders: Sequence[Path | str], out: Path | str | None = None) -> Path
     if not paths:
         raise ConfigError("A report is about one run folder or more. Name them: fledge report runs/…")
     return write_report(paths, Path(out) if out is not None else Path(folders[0]) / "report.html")
+
+
+def _own_page(path: Path, out: Path | str | None) -> Path | None:
+    """The page of a run whose kind writes one of its own; None for all others."""
+    folder = RunFolder.open(path)
+    program = recipes.find(KINDS[recipes.load(folder.config, []).header.kind].program)
+    write = getattr(program, "report", None)
+    return write(path, Path(out) if out is not None else folder.report) if write else None
 
 
 def console_of(quiet: bool) -> Console:

@@ -188,6 +188,11 @@ def _learner_faults(config: MetaRLSettings) -> list[str]:
         )
     if s.split not in SPLITS:
         faults.append(f"learner.split: {unknown('split', s.split, SPLITS)}")
+    if s.latent_gradients and config.supervision.kind != "reward":
+        faults.append(
+            "learner.latent_gradients: it is measured where the policy gradient reaches the latent, with "
+            f"supervision.kind = 'reward', not '{config.supervision.kind}'. Set it to false."
+        )
     return faults
 
 

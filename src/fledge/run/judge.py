@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from fledge.core.records import Result
+from fledge.core.records import Metrics, Result
 from fledge.core.stats import bootstrap, probability_of_improvement
 from fledge.run.arms import claim_of
 from fledge.run.curve import AdaptationCurve
@@ -15,6 +15,7 @@ from fledge.run.settings import StudySettings
 
 UNTESTED = "not tested at this scale"
 TRIAL = "return of a trial"
+LATENT_GRADIENT = "grad/value_by_latent"
 OVER_OTHERS = "chance of improvement over another arm"
 
 
@@ -54,6 +55,24 @@ def compare(
             results.append(
                 Result(title, claim.text, "chance of improvement", value, lo, hi, chance.n_seeds, None, verdict)
             )
+    return results
+
+
+def diagnoses(study: str, metrics: Mapping[str, Metrics]) -> list[Result]:
+    """How strongly the value hung on the latent when training began and in its last tenth, where that was measured.
+
+    Args:
+        study: name in the first column.
+        metrics: arm → what its training said.
+    """
+    results = []
+    for arm, said in metrics.items():
+        if LATENT_GRADIENT not in said.values:
+            continue
+        late = 0.9 * said.env_steps.max()
+        for when, rows in (("first", said.env_steps == said.env_steps.min()), ("last tenth", said.env_steps > late)):
+            values = [np.nanmean(said.values[LATENT_GRADIENT][rows & (said.seed == seed)]) for seed in set(said.seed)]
+            results.append(_result(study, arm, f"{LATENT_GRADIENT}, {when}", np.array(values)[:, None]))
     return results
 
 

@@ -36,6 +36,11 @@ KINDS: dict[str, Kind] = {
         "train an agent with a memory over a family of tasks",
     ),
     "study": Kind("fledge.run.settings:StudySettings", "fledge.run.study:PROGRAM", "several recipes side by side"),
+    "memory-gradients": Kind(
+        "fledge.run.memory_gradients:MemoryGradientsSettings",
+        "fledge.run.memory_gradients:PROGRAM",
+        "look at memories before they have learnt anything",
+    ),
 }
 """Name → kind. A studio's own kind is one more row."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fledge.core.records import Result, read_curves, write_results
+from fledge.core.records import Result, read_curves, read_metrics, write_results
 from fledge.report.page import write_report
 from fledge.report.study import write_study
 from fledge.run import recipe as recipes
@@ -18,7 +18,7 @@ from fledge.run.arms import Arm, arms_of, faults_of
 from fledge.run.curve import AdaptationCurve, by_episode, column
 from fledge.run.folder import RunFolder
 from fledge.run.job import Clock, Job, begin_record
-from fledge.run.judge import compare, told
+from fledge.run.judge import compare, diagnoses, told
 from fledge.run.program import MetaRLRun
 from fledge.run.recipe import KINDS
 from fledge.run.selection import choose_rate
@@ -85,6 +85,8 @@ class StudyProgram:
         for case, runs in cases.items():
             curves = {name: run.curve for name, run in runs.items()}
             results += compare(job.recipe.name, job.scale, config, curves, case)
+            title = f"{job.recipe.name}/{case}" if case else job.recipe.name
+            results += diagnoses(title, {name: read_metrics(RunFolder(run.dir).metrics) for name, run in runs.items()})
         write_results(job.folder.results, results)
         _report(job, cases, results)
         clock.note(finished=True)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from fledge.agents.build import MemoryAgentSettings, memory_agent
-from fledge.agents.sensitivity import latent_gradient_norms
 from fledge.core.errors import ConfigError
 from fledge.core.metrics import check_metric
 from fledge.envs.gridnav import GridNav
 from fledge.envs.trial import Trial
 from fledge.learn.ppo import PPO, PPOSettings
 from fledge.learn.rollout import begin, rollout, sample_tasks
+from fledge.learn.sensitivity import latent_gradient_norms
 from fledge.nets.conditioned import ConditionedActorCritic
 from fledge.nets.policy import ActorCritic
 
