@@ -68,7 +68,7 @@ class PEARLAgent(ContextAgent):
     """Every transition of the trial adds a factor to the posterior; where an episode begins, a latent is drawn from it.
 
     The latent stays as it is until the episode ends: exploration is that of one hypothesis at a time (posterior
-    sampling). Evidence is forgotten with the trial. Greedy, the latent is the posterior's mean, and the action the mode.
+    sampling). Evidence is forgotten with the trial. Greedy, the latent is the posterior's mean, the action the mode.
 
     Reference: Rakelly et al. 2019 (PEARL), algorithm 2.
     """

@@ -271,10 +271,10 @@ class PEARL(Learner):
             replay = replay.insert(chosen, transitions)
             if phase < 2:
                 recent = recent.insert(chosen, contexts)
-            rewards.append(jnp.mean(happened.timestep.reward))
+            rewards.append(jnp.ravel(happened.timestep.reward))
             returns.append((phase, n_episodes, _episode_return(happened)))
         state = eqx.tree_at(lambda s: (s.replay, s.recent), state, (replay, recent))
-        return state, {"return/per_step": sum(rewards) / len(rewards)} | self._returns(returns)
+        return state, {"return/per_step": jnp.mean(jnp.concatenate(rewards))} | self._returns(returns)
 
     def _returns(self, found: list[tuple[int, int, Float[Array, ""]]]) -> dict[str, Float[Array, ""]]:
         """What a trial would have brought: its first episode from the prior, the others from the posterior."""

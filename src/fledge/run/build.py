@@ -1,4 +1,4 @@
-"""From the settings of a recipe that trains an agent to environments and learners, and everything that can be wrong with them."""
+"""From the settings of a recipe that trains an agent to environments and learners, and all that can be wrong."""
 
 from __future__ import annotations
 
