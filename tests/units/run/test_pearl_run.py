@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 
+import jax
+import jax.export
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -15,6 +18,7 @@ from fledge.core.records import read_curves, read_metrics
 from fledge.run import recipe
 from fledge.run.arms import faults_of as study_faults
 from fledge.run.build import faults_of
+from fledge.run.export import export_agent
 from fledge.run.settings import StudySettings
 
 
@@ -61,6 +65,15 @@ def test_its_agent_acts_in_the_environments_box(whole):
 def test_its_agent_is_measured_on_longer_trials(whole):
     curve = fledge.evaluate(whole, episodes=4, greedy=True, references=False)
     assert curve.cube("return_greedy").scores.shape == (2, 5, 4)
+
+
+def test_its_agent_is_exported_with_its_posterior(whole, tmp_path):
+    path = export_agent(whole, tmp_path / "agent.zip")
+    with zipfile.ZipFile(path) as file:
+        about = json.loads(file.read("agent.json"))
+        begun = jax.export.deserialize(bytearray(file.read("begin.stablehlo"))).call()
+    assert about["action"] == {"shape": [2], "dtype": "float32"}
+    assert len(begun) == 5  # weighted means, precisions, latent, episode; and the last observation
 
 
 def test_discrete_actions_are_found_before_training():
