@@ -18,7 +18,7 @@ from fledge.data.task_rings import TaskRings
 from fledge.envs.trial import Trial
 from fledge.learn import sac
 from fledge.learn.contexts import ContextAgent
-from fledge.learn.rollout import RolloutState, begin, rollout
+from fledge.learn.rollout import begin, rollout
 from fledge.learn.sac import SACSettings, SACState, Transition
 from fledge.nets.posterior import Evidence, PosteriorEncoder, standard
 
@@ -67,7 +67,7 @@ class PEARLSettings:
     split: str = "train"
 
     def __post_init__(self) -> None:
-        least = {"n_steps_posterior": 0, "n_extra_rl_steps_posterior": 0, "n_train_steps": 0}
+        least = {"n_steps_posterior": 0, "n_extra_rl_steps_posterior": 0, "n_train_steps": 1}
         least |= dict.fromkeys(("n_tasks", "n_initial_steps", "n_tasks_sample", "n_steps_prior"), 1)
         least |= dict.fromkeys(("meta_batch", "batch_size", "context_batch_size", "capacity"), 1)
         faults = [
@@ -160,11 +160,12 @@ class PEARL(Learner):
         s = self.settings
         key, key_agent, key_sac, key_tasks, key_collect = jax.random.split(key, 5)
         agent = self.make_agent(key_agent)
-        token = jax.eval_shape(lambda key: self._start(agent, key).token, key_tasks)
-        n_state = jax.eval_shape(agent.state, token.observation).shape[-1]
-        n_act = token.action.shape[-1]
         networks = sac.init(
-            key_sac, s.sac, observation_size=n_state, action_size=n_act, context_size=agent.encoder.latent_size
+            key_sac,
+            s.sac,
+            observation_size=self.trial.observation_space.n_features,
+            action_size=self.trial.action_space.n_features,
+            context_size=agent.encoder.latent_size,
         )
         networks = eqx.tree_at(lambda n: n.actor, networks, agent.actor)
         tasks = task_batch(self.trial, key_tasks, s.split, s.n_tasks)
@@ -346,9 +347,6 @@ class PEARL(Learner):
             timestep.terminated,
         )
         return transitions, agent.context(steps)
-
-    def _start(self, agent: ContextAgent, key: Key[Array, ""]) -> RolloutState:
-        return begin(agent, self.trial, key, jax.tree.map(lambda leaf: leaf[None], self.trial.sample(key)))
 
 
 def _episode_return(happened: Trajectory) -> Float[Array, ""]:
