@@ -128,6 +128,28 @@ class PEARLState(eqx.Module):
     n_updates: Int[Array, ""]
 
 
+class Visit(eqx.Module):
+    """The tasks that an iteration collects data on: their numbers, and what they are."""
+
+    chosen: Int[Array, " task"]
+    tasks: Task
+
+
+class Phase(eqx.Module):
+    """What came of some episodes."""
+
+    per_step: Float[Array, "*phase"]
+    """Mean reward of a step."""
+    episode: Float[Array, "*phase"]
+    """Mean return of an episode."""
+    n_episodes: Float[Array, "*phase"]
+    """Of each task."""
+
+
+Rings = tuple[TaskRings, TaskRings]
+"""For actor and critics, and for the encoder."""
+
+
 class PEARL(Learner):
     """One update collects data on a few tasks, then trains encoder, actor and critics on all of them.
 
@@ -257,36 +279,61 @@ class PEARL(Learner):
 
     def _visit(self, state: PEARLState, key: Key[Array, ""]) -> tuple[PEARLState, dict[str, Float[Array, ""]]]:
         """Data of some tasks: with latents of the prior, then of the posterior given what was just seen."""
-        key_tasks, *keys = jax.random.split(key, 4)
+        key_tasks, key_prior, key_posterior, key_extra = jax.random.split(key, 4)
         agent = self.agent(state)
         chosen = jax.random.permutation(key_tasks, self.settings.n_tasks)[: self.settings.n_tasks_sample]
-        tasks = jax.tree.map(lambda leaf: leaf[chosen], state.tasks)
-        replay, recent = state.replay, state.recent.emptied(chosen)
-        rewards, returns = [], []
-        for phase, n_episodes in enumerate(self.settings.episodes(self.trial.env.horizon)):
-            if n_episodes == 0:
-                continue
-            key_context, key_collect = jax.random.split(keys[phase])
-            evidence = self._evidence(agent.encoder, recent, chosen, n_episodes, key_context, prior=phase == 0)
-            transitions, contexts, happened = self._collect(agent, tasks, evidence, key_collect)
-            replay = replay.insert(chosen, transitions)
-            if phase < 2:
-                recent = recent.insert(chosen, contexts)
-            rewards.append(jnp.ravel(happened.timestep.reward))
-            returns.append((phase, n_episodes, _episode_return(happened)))
-        state = eqx.tree_at(lambda s: (s.replay, s.recent), state, (replay, recent))
-        return state, {"return/per_step": jnp.mean(jnp.concatenate(rewards))} | self._returns(returns)
+        visit = Visit(chosen, jax.tree.map(lambda leaf: leaf[chosen], state.tasks))
+        n_prior, n_posterior, n_extra = self.settings.episodes(self.trial.env.horizon)
+        rings = state.replay, state.recent.emptied(chosen)
+        rings, prior = self._phase(agent, visit, rings, key_prior, n_prior, given=False)
 
-    def _returns(self, found: list[tuple[int, int, Float[Array, ""]]]) -> dict[str, Float[Array, ""]]:
+        def one(rings: Rings, key: Key[Array, ""]) -> tuple[Rings, Phase]:
+            return self._phase(agent, visit, rings, key, 1)
+
+        phases = [prior]
+        if n_posterior:  # one after another, for each adds to what the next one is told
+            rings, told = jax.lax.scan(one, rings, jax.random.split(key_posterior, n_posterior))
+            phases.append(Phase(jnp.mean(told.per_step), jnp.mean(told.episode), jnp.sum(told.n_episodes)))
+        if n_extra:
+            (replay, _), extra = self._phase(agent, visit, rings, key_extra, n_extra)
+            rings = replay, rings[1]
+            phases.append(extra)
+        state = eqx.tree_at(lambda s: (s.replay, s.recent), state, rings)
+        return state, self._returns(phases)
+
+    def _phase(
+        self,
+        agent: ContextAgent,
+        visit: Visit,
+        rings: Rings,
+        key: Key[Array, ""],
+        n_episodes: int,
+        *,
+        given: bool = True,
+    ) -> tuple[Rings, Phase]:
+        """Episodes side by side on every task, with latents of the posterior (`given`) or the prior."""
+        key_context, key_collect = jax.random.split(key)
+        replay, recent = rings
+        evidence = self._evidence(agent.encoder, recent, visit.chosen, n_episodes, key_context, prior=not given)
+        transitions, contexts, happened = self._collect(agent, visit.tasks, evidence, key_collect)
+        rings = replay.insert(visit.chosen, transitions), recent.insert(visit.chosen, contexts)
+        phase = Phase(jnp.mean(happened.timestep.reward), _episode_return(happened), jnp.asarray(float(n_episodes)))
+        return rings, phase
+
+    def _returns(self, phases: list[Phase]) -> dict[str, Float[Array, ""]]:
         """What a trial would have brought: its first episode from the prior, the others from the posterior."""
-        prior = found[0][2]
-        later = [(n, x) for phase, n, x in found if phase > 0]
-        if later:
-            posterior = sum(n * x for n, x in later) / sum(n for n, _ in later)
-            trial = prior + (self.trial.n_episodes - 1) * posterior
-        else:
-            trial = jnp.asarray(jnp.nan)
-        return {"return/episode_1": prior, "return/trial": trial}
+
+        def mean(name: str, phases: list[Phase]) -> Float[Array, ""]:
+            weights = jnp.stack([phase.n_episodes for phase in phases])
+            return jnp.average(jnp.stack([getattr(phase, name) for phase in phases]), weights=weights)
+
+        prior, later = phases[0].episode, phases[1:]
+        rest = mean("episode", later) if later else jnp.asarray(jnp.nan)
+        return {
+            "return/per_step": mean("per_step", phases),
+            "return/episode_1": prior,
+            "return/trial": prior + (self.trial.n_episodes - 1) * rest,
+        }
 
     def _evidence(
         self,
