@@ -317,8 +317,9 @@ class PEARL(Learner):
         evidence = self._evidence(agent.encoder, recent, visit.chosen, n_episodes, key_context, prior=not given)
         transitions, contexts, happened = self._collect(agent, visit.tasks, evidence, key_collect)
         rings = replay.insert(visit.chosen, transitions), recent.insert(visit.chosen, contexts)
-        phase = Phase(jnp.mean(happened.timestep.reward), _episode_return(happened), jnp.asarray(float(n_episodes)))
-        return rings, phase
+        reward, ended = happened.timestep.reward, happened.timestep.done
+        returns = jnp.sum(reward) / jnp.maximum(jnp.sum(ended), 1)
+        return rings, Phase(jnp.mean(reward), returns, jnp.asarray(float(n_episodes)))
 
     def _returns(self, phases: list[Phase]) -> dict[str, Float[Array, ""]]:
         """What a trial would have brought: its first episode from the prior, the others from the posterior."""
@@ -394,9 +395,3 @@ class PEARL(Learner):
             timestep.terminated,
         )
         return transitions, agent.context(steps)
-
-
-def _episode_return(happened: Trajectory) -> Float[Array, ""]:
-    """Mean return of the episodes that ended."""
-    timestep = happened.timestep
-    return jnp.sum(timestep.reward) / jnp.maximum(jnp.sum(timestep.done), 1)
