@@ -70,6 +70,7 @@ METRICS: dict[str, Metric] = {
         "", "largest |ratio − 1| at the first minibatch; 0 unless replay differs from acting", True
     ),
     "ppo/explained_variance": Metric("share", "variance of the value targets that the value explains"),
+    "sac/temperature": Metric("", "weight of the entropy in the actor's and the critics' targets"),
     "grad/norm": Metric("", "global norm of the gradient before clipping"),
     "grad/value_by_latent": Metric("", "mean norm of the value's gradient by the latent"),
     "grad/value_by_state": Metric("", "mean norm of the value's gradient by the state that the policy reads"),

@@ -53,6 +53,9 @@ class PointNav(Env):
         goal_radius: what counts as being there (for `sparse`, and for `info["success"]`).
         stop_within: an episode ends once both coordinates are this close to the goal; 0 never ends early.
 
+    `info["dense_reward"]` is −distance whatever `reward` is: PEARL trains its actor and critics on it (and its encoder
+    on the sparse reward) where rewards are sparse.
+
     Reference: Finn et al., MAML, 2017, §5.3 (square, actions of ±0.1, ends within 0.01); Xiong et al., On the Practical
     Consistency of Meta-RL Algorithms, 2021 (public code: the four arcs). The sparse point robot is that of Rakelly et
     al., PEARL, 2019: in VariBAD's code actions of ±1 move by a tenth, in that of Beck et al., Recurrent Hypernetworks,
@@ -119,7 +122,7 @@ class PointNav(Env):
             self._reward(distance),
             terminated=jnp.all(jnp.abs(position - task) < self.stop_within),
             truncated=time >= self.horizon,
-            info={"success": distance <= self.goal_radius},
+            info={"success": distance <= self.goal_radius, "dense_reward": -distance},
         )
         return PointState(position, time), timestep
 

@@ -6,6 +6,7 @@ the gradient of the critics' loss with respect to it from `update`; the actor te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -81,14 +82,20 @@ def init(
     key_actor, key_first, key_second = jax.random.split(key, 3)
     n_in = observation_size + context_size
 
-    def mlp(key: Key[Array, ""], n_in: int, n_out: int) -> MLP:
-        return MLP.init(key, n_in, settings.hidden, n_out, activation="relu", init="uniform_fan_in", gain=1.0)
-
-    actor = mlp(key_actor, n_in, 2 * action_size)
-    critics = Critics(mlp(key_first, n_in + action_size, 1), mlp(key_second, n_in + action_size, 1))
+    actor = make_actor(key_actor, n_in, settings.hidden, action_size)
+    critics = Critics(*(_mlp(key, n_in + action_size, settings.hidden, 1) for key in (key_first, key_second)))
     log_temperature = jnp.zeros(())
     optimisers = tuple(_adam(settings).init(part) for part in (actor, critics, log_temperature))
     return SACState(actor, critics, critics, log_temperature, (optimisers[0], optimisers[1], optimisers[2]))
+
+
+def make_actor(key: Key[Array, ""], n_in: int, hidden: Sequence[int], action_size: int) -> MLP:
+    """A fresh actor, as `act` takes it."""
+    return _mlp(key, n_in, hidden, 2 * action_size)
+
+
+def _mlp(key: Key[Array, ""], n_in: int, hidden: Sequence[int], n_out: int) -> MLP:
+    return MLP.init(key, n_in, hidden, n_out, activation="relu", init="uniform_fan_in", gain=1.0)
 
 
 def _adam(settings: SACSettings) -> optax.GradientTransformation:

@@ -27,7 +27,7 @@ from fledge.run.curve import AdaptationCurve
 from fledge.run.folder import RunFolder
 from fledge.run.measure import measure, measure_references
 from fledge.run.program import seeds_of, state_like
-from fledge.run.settings import EvaluationSettings, MetaRLSettings
+from fledge.run.settings import EvaluationSettings, TrainedSettings
 
 
 class AgentMemory(eqx.Module):
@@ -106,7 +106,7 @@ class LoadedAgent:
     """
 
     recipe: str
-    config: MetaRLSettings
+    config: TrainedSettings
     trial: Trial
     """What it was trained on."""
     agents: Agent
@@ -205,7 +205,7 @@ def load(path: Path | str, *, seed: int | None = None, tell: Callable[[str], Non
     folder.read_record()
     recipe = recipes.load(folder.config)
     config = recipe.config()
-    if not isinstance(config, MetaRLSettings):
+    if not isinstance(config, TrainedSettings):
         arms = ", ".join(sorted(p.name for p in folder.path.iterdir() if (p / "record.json").exists()))
         raise ConfigError(f"{path} is a run of kind '{recipe.header.kind}'. Load one of its arms: {arms}.")
     seeds = seeds_of(config.train)

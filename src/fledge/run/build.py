@@ -1,4 +1,4 @@
-"""From the settings of a meta-RL recipe to environments and learners, and everything that can be wrong with them."""
+"""From the settings of a recipe that trains an agent to environments and learners, and all that can be wrong."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from jaxtyping import Array, Key
 from fledge.agents.build import PRESETS, memory_agent
 from fledge.agents.inference import inference_agent
 from fledge.agents.memories import MEMORIES
+from fledge.agents.pearl import pearl_agent
 from fledge.agents.references import make_reference
-from fledge.core.contracts import Env, ReplayAgent
+from fledge.core.contracts import Env, Learner, ReplayAgent
 from fledge.core.errors import FledgeError, unknown
 from fledge.core.types import SPLITS
 from fledge.envs import families
@@ -23,9 +24,10 @@ from fledge.envs.trial import Trial
 from fledge.learn.devices import place
 from fledge.learn.inference import InferenceLearner
 from fledge.learn.loop import Loop
+from fledge.learn.pearl import PEARL
 from fledge.learn.ppo import PPO
 from fledge.nets.tokens import FIELDS
-from fledge.run.settings import EnvSettings, MetaRLSettings
+from fledge.run.settings import EnvSettings, MetaRLSettings, PEARLRunSettings, TrainedSettings
 
 LIMITS: dict[str, tuple[float, float]] = {
     "env.n_episodes": (1, math.inf),
@@ -95,16 +97,21 @@ def make_trial(settings: EnvSettings) -> Trial:
     return Trial(make_env(settings), settings.n_episodes)
 
 
-def plan_of(config: MetaRLSettings, trial: Trial) -> Plan:
+def plan_of(config: TrainedSettings, trial: Trial) -> Plan:
     """Updates and chunks; `train.env_steps` is rounded to whole chunks."""
-    steps_per_update = (config.learner.unroll_len or trial.horizon) * config.learner.n_envs
+    if isinstance(config, PEARLRunSettings):
+        steps_per_update = config.learner.steps_per_update(trial.env.horizon)
+    else:
+        steps_per_update = (config.learner.unroll_len or trial.horizon) * config.learner.n_envs
     n_updates = max(1, round(config.train.env_steps / steps_per_update))
     chunk_len = max(1, n_updates // config.train.n_chunks)
     return Plan(n_updates // chunk_len, chunk_len, steps_per_update)
 
 
-def make_learner(config: MetaRLSettings, trial: Trial, split: str | None = None) -> PPO | InferenceLearner:
+def make_learner(config: TrainedSettings, trial: Trial, split: str | None = None) -> Learner:
     """The learner of these settings; `split` as in `PPO`."""
+    if isinstance(config, PEARLRunSettings):
+        return PEARL(trial, pearl_agent(config.agent, trial, config.learner.hidden), config.learner)
     ppo = PPO(trial, make_agent(config, trial), config.learner, plan_of(config, trial).n_updates, split)
     return ppo if config.supervision.kind == "reward" else InferenceLearner(ppo, config.supervision)
 
@@ -118,14 +125,17 @@ def make_agent(config: MetaRLSettings, trial: Trial) -> Callable[[Key[Array, ""]
     return inference_agent(config.agent, trial, **told)
 
 
-def make_loop(config: MetaRLSettings, trial: Trial) -> Loop:
+def make_loop(config: TrainedSettings, trial: Trial) -> Loop:
     """The training program, on the devices of this process."""
-    placement = place(config.train.seeds, config.learner.n_envs // config.learner.n_minibatches)
+    shared = 1  # only PPO shares out its minibatches
+    if isinstance(config, MetaRLSettings):
+        shared = config.learner.n_envs // config.learner.n_minibatches
+    placement = place(config.train.seeds, shared)
     learner = make_learner(config, trial, placement.split)
     return Loop(learner, plan_of(config, trial).chunk_len, placement)
 
 
-def faults_of(config: MetaRLSettings, *, exam: bool = True) -> list[str]:
+def faults_of(config: TrainedSettings, *, exam: bool = True) -> list[str]:
     """Everything that is wrong with settings whose types are right, as sentences.
 
     Args:
@@ -140,18 +150,24 @@ def faults_of(config: MetaRLSettings, *, exam: bool = True) -> list[str]:
         faults.append(f"env: {error}")
     if trial is not None and exam and ":" in config.env.family:
         faults += [f"env: {config.env.family}: {finding}" for finding in check_env(trial.env)]
-    faults += _agent_faults(config, trial if not faults else None)
-    faults += _learner_faults(config)
+    if isinstance(config, PEARLRunSettings):
+        if trial is not None and not faults:
+            faults += _raised("agent", lambda: jax.eval_shape(make_learner(config, trial).init, jax.random.key(0)))
+    else:
+        faults += _agent_faults(config, trial if not faults else None)
+        faults += _learner_faults(config)
     if trial is not None:
         faults += _evaluation_faults(config, trial)
     return faults
 
 
-def _limits(config: MetaRLSettings) -> list[str]:
+def _limits(config: TrainedSettings) -> list[str]:
     faults = []
     for key, (low, high) in LIMITS.items():
         table, _, name = key.partition(".")
-        value = getattr(getattr(config, table), name)
+        value = getattr(getattr(config, table), name, None)
+        if value is None:
+            continue  # a setting of another kind of recipe
         if not low <= value <= high:
             wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
             faults.append(f"{key} is {wanted}, not {value:g}.")
@@ -196,7 +212,7 @@ def _learner_faults(config: MetaRLSettings) -> list[str]:
     return faults
 
 
-def _evaluation_faults(config: MetaRLSettings, trial: Trial) -> list[str]:
+def _evaluation_faults(config: TrainedSettings, trial: Trial) -> list[str]:
     faults = []
     for name in config.evaluation.references:
         faults += _raised("evaluation.references", lambda: make_reference(name, trial))  # noqa: B023
@@ -216,6 +232,6 @@ def _raised(where: str, call: Callable[[], Any]) -> list[str]:
     return []
 
 
-def one_seed(config: MetaRLSettings, seed: int) -> MetaRLSettings:
+def one_seed(config: TrainedSettings, seed: int) -> TrainedSettings:
     """The settings that train only this seed."""
     return replace(config, train=replace(config.train, seeds=1, first_seed=seed))

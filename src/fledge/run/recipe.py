@@ -35,6 +35,11 @@ KINDS: dict[str, Kind] = {
         "fledge.run.program:PROGRAM",
         "train an agent with a memory over a family of tasks",
     ),
+    "pearl": Kind(
+        "fledge.run.settings:PEARLRunSettings",
+        "fledge.run.program:PROGRAM",
+        "train PEARL, off-policy, over a family of tasks",
+    ),
     "study": Kind("fledge.run.settings:StudySettings", "fledge.run.study:PROGRAM", "several recipes side by side"),
     "memory-gradients": Kind(
         "fledge.run.memory_gradients:MemoryGradientsSettings",

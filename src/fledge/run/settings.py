@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fledge.agents.build import MemoryAgentSettings
+from fledge.agents.pearl import PEARLAgentSettings
 from fledge.learn.inference import SupervisionSettings
+from fledge.learn.pearl import PEARLSettings
 from fledge.learn.ppo import PPOSettings
 
 Scalar = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
@@ -67,6 +69,21 @@ class MetaRLSettings:
     supervision: SupervisionSettings = field(default_factory=SupervisionSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+
+@dataclass(frozen=True)
+class PEARLRunSettings:
+    """Train PEARL, off-policy, over a family of tasks, and measure how fast it adapts."""
+
+    env: EnvSettings = field(default_factory=EnvSettings)
+    agent: PEARLAgentSettings = field(default_factory=PEARLAgentSettings)
+    learner: PEARLSettings = field(default_factory=PEARLSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+
+TrainedSettings = MetaRLSettings | PEARLRunSettings
+"""What trains one agent and measures its adaptation: the arms of studies, and what can be loaded."""
 
 
 @dataclass(frozen=True)
