@@ -22,8 +22,8 @@ class MemoryAgent(ReplayAgent):
     With a recurrent memory that reads actions, rewards and ends it is RL² (Duan et al. 2016; Wang et al. 2016): latent
     only, or latent + state where the policy also reads the observation (RNN and RNN+S of Beck et al. 2023), or with
     actor and critic generated from the latent (RNN+HN). With `NoMemory` on the observation alone it is the memoryless
-    control; with the task among its fields, the oracle; with an encoder of task ids, the multi-task agents. `to_latent` is a linear layer between memory and policy; None
-    hands on what the memory puts out.
+    control; with the task among its fields, the oracle; with an encoder of task ids, a multi-task agent. `to_latent` is
+    a linear layer between memory and policy; None hands on what the memory puts out.
     """
 
     encoder: TokenEncoder | TaskIdEncoder

@@ -57,7 +57,6 @@ def test_a_wrong_setting_of_the_supervision_is_named(changes, message):
     ("changes", "message"),
     [
         ({"supervision": {"kind": "bi++"}}, "ActorCritic generates none"),
-        ({"learner": {"unroll_len": 30}}, "Set learner.unroll_len = 0"),
         ({"agent": {"latent_size": 0}}, "latent_size of at least 1"),
         ({"agent": {"kind": "oracle"}}, "nothing to infer"),
         ({"env": {"settings": {"show": True}}}, "reward_decoder = 'cells' needs a grid world"),
