@@ -92,7 +92,8 @@ class InferenceLearner(Learner):
     @property
     def most_trials(self) -> int:
         """Trials that an iteration stores at most: twice as many as it has room for if all were of full length."""
-        return 2 * self.ppo.settings.n_envs * max(1, self.ppo.unroll_len // self.trial.horizon)
+        n = 2 * self.ppo.settings.n_envs * max(1, self.ppo.unroll_len // self.trial.horizon)
+        return min(n, self.settings.capacity)
 
     def optimiser(self) -> optax.GradientTransformation:
         """Of the inference loss: Adam, unclipped, as published."""
