@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -204,8 +205,9 @@ def inference_agent(
             RunningStats.init((n_task,)) if embeds_task else None,
         )
         head = Linear.init(key_posterior, plain.memory.out_size, n_belief)
+        encoder: Any = plain.encoder  # of tokens: one of task ids was refused above
         return InferenceAgent(
-            encoder=plain.encoder,
+            encoder=encoder,
             memory=plain.memory,
             posterior=head,
             policy=policy,
