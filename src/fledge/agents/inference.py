@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fledge.agents.build import MemoryAgentSettings, make_policy, memory_agent
 from fledge.core.contracts import Env, Memory
@@ -85,6 +86,14 @@ class InferenceAgent(BeliefAgent):
     def trial_beliefs(self, steps: Token) -> Float[Array, "term batch twice"]:
         _, outs = self.memory.scan(self._begin(steps.start.shape[1:]), self.encoder(steps), jnp.zeros_like(steps.start))
         return self.posterior(jnp.concatenate([jnp.zeros_like(outs[:1]), outs]))
+
+    def resumed(self, steps: Token, length: Int[Array, " batch"]) -> PyTree[Array]:
+        seen = jax.tree.map(lambda leaf: leaf[:-1], steps)
+        n_steps = steps.start.shape[0]
+        resets = jnp.arange(n_steps - 1)[:, None] == n_steps - length  # what is before the first step is older
+        fresh = self._begin(length.shape)
+        after, _ = self.memory.scan(fresh, self.encoder(seen), resets)
+        return _where(length > 1, after, fresh)
 
     def conditioned(self, beliefs: Float[Array, "*batch twice"], tokens: Token) -> Token:
         state = self._features(tokens)
@@ -196,8 +205,9 @@ def inference_agent(
             RunningStats.init((n_task,)) if embeds_task else None,
         )
         head = Linear.init(key_posterior, plain.memory.out_size, n_belief)
+        encoder: Any = plain.encoder  # of tokens: one of task ids was refused above
         return InferenceAgent(
-            encoder=plain.encoder,
+            encoder=encoder,
             memory=plain.memory,
             posterior=head,
             policy=policy,

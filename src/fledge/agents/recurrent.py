@@ -13,7 +13,7 @@ from fledge.core.types import Decision, Token
 from fledge.nets.blocks import Linear
 from fledge.nets.conditioned import ConditionedActorCritic
 from fledge.nets.policy import ActorCritic
-from fledge.nets.tokens import TokenEncoder
+from fledge.nets.tokens import TaskIdEncoder, TokenEncoder
 
 
 class MemoryAgent(ReplayAgent):
@@ -22,11 +22,11 @@ class MemoryAgent(ReplayAgent):
     With a recurrent memory that reads actions, rewards and ends it is RL² (Duan et al. 2016; Wang et al. 2016): latent
     only, or latent + state where the policy also reads the observation (RNN and RNN+S of Beck et al. 2023), or with
     actor and critic generated from the latent (RNN+HN). With `NoMemory` on the observation alone it is the memoryless
-    control; with the task among its fields, the oracle. `to_latent` is a linear layer between memory and policy; None
-    hands on what the memory puts out.
+    control; with the task among its fields, the oracle; with an encoder of task ids, a multi-task agent. `to_latent` is
+    a linear layer between memory and policy; None hands on what the memory puts out.
     """
 
-    encoder: TokenEncoder
+    encoder: TokenEncoder | TaskIdEncoder
     memory: Memory
     policy: ActorCritic | ConditionedActorCritic
     statistics: RunningStats | None

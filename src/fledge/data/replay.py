@@ -52,6 +52,20 @@ class Ring(eqx.Module):
         written = jax.tree.map(lambda old, new: old.at[places].set(new[n - kept :]), self.rows, rows)
         return Ring(written, self.n_written + n)
 
+    def insert_first(self, rows: PyTree[Array], n: Int[Array, ""]) -> Ring:
+        """The ring with the first `n` of some rows, a number that is known in the running program only.
+
+        Raises:
+            ConfigError: there are more rows than the ring keeps.
+        """
+        most = jax.tree.leaves(rows)[0].shape[0]
+        if most > self.capacity:
+            raise ConfigError(f"A ring that keeps {self.capacity} rows was handed {most}; enlarge its capacity.")
+        places = jnp.arange(most)
+        places = jnp.where(places < n, (self.n_written + places) % self.capacity, self.capacity)
+        written = jax.tree.map(lambda old, new: old.at[places].set(new, mode="drop"), self.rows, rows)
+        return Ring(written, self.n_written + n)
+
     def emptied(self) -> Ring:
         """The ring without rows (what they were is still in memory, but is never drawn)."""
         return Ring(self.rows, jnp.zeros_like(self.n_written))

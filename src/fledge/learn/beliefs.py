@@ -5,7 +5,7 @@ from abc import abstractmethod
 import equinox as eqx
 import jax.numpy as jnp
 from equinox import AbstractVar
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fledge.core.contracts import ReplayAgent
 from fledge.core.distributions import Distribution
@@ -86,6 +86,13 @@ class BeliefAgent(ReplayAgent):
     @abstractmethod
     def trial_beliefs(self, steps: Token) -> Float[Array, "term batch twice"]:
         """q_0 (nothing seen) … q_T of whole trials whose step i is the token seen after it: one more than steps."""
+
+    @abstractmethod
+    def resumed(self, steps: Token, length: Int[Array, " batch"]) -> PyTree[Array]:
+        """The memory of running trials, of which the last `length` of these steps (time, batch) have been walked.
+
+        The last step is not consumed yet: it is the token of the decision to come.
+        """
 
     @abstractmethod
     def conditioned(self, beliefs: Float[Array, "*batch twice"], tokens: Token) -> Token:

@@ -124,7 +124,7 @@ def inference_loss(
         parts["loss/task"] = (settings.task_coef, decoders.task(latents, target), term_weights)
     sums = {name: (weight, mean(per_term, weights)) for name, (weight, per_term, weights) in parts.items()}
     loss = jnp.sum(jnp.stack([weight * x for weight, x in sums.values()]))
-    n_terms = mean(jnp.ones_like(exists, jnp.float32), exists * 1.0)
+    n_terms = jnp.maximum(mean(jnp.ones_like(exists, jnp.float32), exists * 1.0), 1.0)  # 0 where no trial counts
     return loss, {name: x / n_terms for name, (_, x) in sums.items()} | {"loss/elbo": loss / n_terms}
 
 

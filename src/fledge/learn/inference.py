@@ -6,8 +6,7 @@ The RL loss never touches the encoder and the inference loss never touches the p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,76 +18,20 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from fledge.core.contracts import Learner
 from fledge.core.errors import ConfigError
 from fledge.core.normalise import RewardScaler
-from fledge.core.types import Token, Trajectory
+from fledge.core.types import Trajectory
 from fledge.data.replay import Ring
 from fledge.envs.beliefs import grid_of
 from fledge.envs.trial import Trial
 from fledge.learn.beliefs import BeliefAgent, BeliefPolicy
-from fledge.learn.elbo import Decoders, ELBOSettings, Trials, inference_loss
+from fledge.learn.elbo import Decoders, Trials, inference_loss
 from fledge.learn.ppo import PPO, PPOState, returns_of
 from fledge.learn.rollout import RolloutState, is_synchronous, rollout
+from fledge.learn.stored import Window, equal_trials, row_like
+from fledge.learn.supervision import SupervisionSettings
 from fledge.nets.decoders import CellRewardDecoder, RewardDecoder, StateDecoder, TaskDecoder
-
-Kind = Literal["reward", "varibad", "ti-naive", "ti", "ti++", "bi++"]
-MULTI_TASK = ("ti", "ti++", "bi++")
-"""Kinds that begin with a phase in which the policy is told the task."""
 
 Target = Callable[[BeliefPolicy, Float[Array, "batch task"]], Float[Array, "batch out"]]
 """From the policy and normalised task vectors to what the task decoder regresses."""
-
-
-@dataclass(frozen=True)
-class SupervisionSettings:
-    """What trains the memory.
-
-    `reward`: the policy gradient alone, through the policy (RL²). `varibad`: decoding rewards. `ti-naive`: the task
-    vector. `ti`: its embedding g(c), learnt beforehand by a policy that is told the task for `multi_task_updates`
-    updates, whose frames count; then the policy starts anew and g stays. `ti++`: the same without starting anew, the
-    inference loss running from the beginning. `bi++`: as `ti++`, but regressing the policy's generated weights.
-
-    As released the task-inference family decodes rewards as well; the papers describe the task alone, and so it is here
-    unless `reward_decoder` says otherwise.
-    """
-
-    kind: Kind = "reward"
-    reward_decoder: Literal["auto", "none", "mlp", "cells"] = "auto"
-    """`cells`: a logit per cell of a grid world; `auto`: for `varibad` that or, elsewhere, `mlp`; otherwise none."""
-    state_decoder: bool = False
-    task_decoder: bool = False
-    """Also decode the task vector (`varibad`; the others always decode their own)."""
-    decoder_hidden: tuple[int, ...] = (32, 32)
-    elbo: ELBOSettings = field(default_factory=ELBOSettings)
-    n_updates: int = 3
-    """Gradient steps of the inference loss per iteration."""
-    n_trials: int = 25
-    """In each."""
-    capacity: int = 10_000
-    """Trials that are kept to draw from, first in, first out."""
-    learning_rate: float = 1e-3
-    learning_rate_end: float | None = None
-    """Linearly reached at the end of training; None keeps the rate (published). Where the policy's rate decays this one
-    should too: a policy that hardly learns any more cannot follow beliefs that still change their meaning."""
-    multi_task_updates: int = 100
-
-    def __post_init__(self) -> None:
-        counts = {"n_updates": self.n_updates, "n_trials": self.n_trials, "capacity": self.capacity}
-        faults = [f"{name} is at least 1, not {value}." for name, value in counts.items() if value < 1]
-        if self.learning_rate <= 0:
-            faults.append(f"learning_rate is above 0, not {self.learning_rate}.")
-        if self.multi_task_updates < 0:
-            faults.append(f"multi_task_updates is at least 0, not {self.multi_task_updates}.")
-        if faults:
-            raise ConfigError(" ".join(faults))
-
-    @property
-    def embeds_task(self) -> bool:
-        """Whether the agent has a task embedding."""
-        return self.kind in MULTI_TASK
-
-    @property
-    def decodes_task(self) -> bool:
-        """Whether something about the task is decoded: then the agent has to be told it in training."""
-        return self.task_decoder or self.kind not in ("reward", "varibad")
 
 
 class InferenceState(eqx.Module):
@@ -101,6 +44,9 @@ class InferenceState(eqx.Module):
     optimiser: PyTree
     """Of the rest of the agent and the decoders."""
     trials: Ring
+    """Rows are whole trials, as `Trials`."""
+    window: Window | None
+    """The running trials; None where a rollout holds whole ones only."""
     fresh: BeliefPolicy | None
     """The policy that `ti` starts anew from."""
     rollout: RolloutState
@@ -112,8 +58,8 @@ class InferenceState(eqx.Module):
 class InferenceLearner(Learner):
     """PPO on beliefs, and after each of its iterations some gradient steps of the inference loss (`learn.elbo`).
 
-    Rollouts are whole trials, so that the memory never outlives the encoder that wrote it. (The published code stores
-    running trials and re-encodes them where an iteration begins inside one.)
+    The memory never outlives the encoder that wrote it: where an iteration begins inside trials (they differ in length,
+    or the unroll is not made of whole ones), what was seen of them so far is encoded anew, as in the published code.
 
     Args:
         ppo: makes the agent (a `BeliefAgent`), rolls out, and trains the agent's policy.
@@ -126,12 +72,6 @@ class InferenceLearner(Learner):
     target: Target | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
-        if not is_synchronous(self.ppo.trial, self.ppo.unroll_len):
-            raise ConfigError(
-                f"supervision = '{self.settings.kind}' needs unrolls of whole trials that all take "
-                f"{self.trial.horizon} steps. Set learner.unroll_len = 0, and choose a family whose episodes have a "
-                "fixed length."
-            )
         if self.settings.kind == "reward":
             raise ConfigError("supervision = 'reward' has no inference loss: PPO alone trains it.")
 
@@ -143,6 +83,17 @@ class InferenceLearner(Learner):
     @property
     def steps_per_update(self) -> int:
         return self.ppo.steps_per_update
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether every rollout holds whole trials of one length."""
+        return is_synchronous(self.trial, self.ppo.unroll_len)
+
+    @property
+    def most_trials(self) -> int:
+        """Trials that an iteration stores at most: twice as many as it has room for if all were of full length."""
+        n = 2 * self.ppo.settings.n_envs * max(1, self.ppo.unroll_len // self.trial.horizon)
+        return min(n, self.settings.capacity)
 
     def optimiser(self) -> optax.GradientTransformation:
         """Of the inference loss: Adam, unclipped, as published."""
@@ -158,15 +109,14 @@ class InferenceLearner(Learner):
         if not isinstance(agent, BeliefAgent):
             raise ConfigError(f"An inference loss trains a BeliefAgent, not {type(agent).__name__}.")
         decoders = self._decoders(key_decoders, agent)
-        steps = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((self.trial.horizon, *leaf.shape[1:]), leaf.dtype), base.rollout.token
-        )
+        token, horizon = base.rollout.token, self.trial.horizon
         return InferenceState(
             agent=agent,
             policy_optimiser=self.ppo.optimiser().init(agent.policy),
             decoders=decoders,
             optimiser=self.optimiser().init((agent.inference_part(), decoders)),
-            trials=Ring.init(steps, self.settings.capacity),
+            trials=Ring.init(row_like(token, horizon), self.settings.capacity),
+            window=None if self.synchronous else Window.init(token, horizon),
             fresh=self.ppo.make_agent(key_fresh).policy if self.settings.kind == "ti" else None,
             rollout=base.rollout,
             rewards=base.rewards,
@@ -180,7 +130,7 @@ class InferenceLearner(Learner):
 
     def update(self, state: InferenceState) -> tuple[InferenceState, dict[str, Float[Array, ""]]]:
         key, key_rollout, key_shuffle, key_infer = jax.random.split(state.key, 4)
-        state = self._enter_phase(state)
+        state = self._resume(self._enter_phase(state))
         memory = state.rollout.memory
         rolled, trajectory = rollout(
             state.agent,
@@ -192,7 +142,7 @@ class InferenceLearner(Learner):
         )
         beliefs, _ = state.agent.beliefs(memory, trajectory.token)
         rewards, policy, policy_optimiser, metrics = self._reinforce(state, rolled, trajectory, beliefs, key_shuffle)
-        trials = state.trials.insert(_rows(trajectory, self.trial.horizon))
+        trials, window = self._store(state, trajectory, jax.random.fold_in(state.key, 4))
         agent = eqx.tree_at(lambda a: a.policy, state.agent, policy)
         agent, decoders, optimiser, losses = self._infer(state, agent, trials, key_infer)
         agent = agent.with_statistics(
@@ -204,6 +154,7 @@ class InferenceLearner(Learner):
             decoders,
             optimiser,
             trials,
+            window,
             state.fresh,
             rolled,
             rewards,
@@ -211,6 +162,20 @@ class InferenceLearner(Learner):
             state.n_updates + 1,
         )
         return state, returns_of(trajectory) | metrics | losses
+
+    def _resume(self, state: InferenceState) -> InferenceState:
+        """The memory of running trials as the encoder of now would have it."""
+        if state.window is None:
+            return state
+        memory = state.agent.resumed(state.window.steps, state.window.length)
+        return eqx.tree_at(lambda s: s.rollout.memory, state, memory)
+
+    def _store(self, state: InferenceState, trajectory: Trajectory, key: Key[Array, ""]) -> tuple[Ring, Window | None]:
+        """The ring with the trials that ended, and the window of those that go on."""
+        if state.window is None:
+            return state.trials.insert(equal_trials(trajectory, self.trial.horizon)), None
+        window, rows, n = state.window.after(trajectory, key, self.most_trials)
+        return state.trials.insert_first(rows, n), window
 
     def _multi_task(self, state: InferenceState) -> Bool[Array, ""]:
         """Whether this update belongs to the multi-task phase."""
@@ -277,8 +242,8 @@ class InferenceLearner(Learner):
             parameters, opt_state = carry
             key_draw, key_loss = jax.random.split(key)
             rows, there = trials.sample(key_draw, s.n_trials)
-            steps = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), rows)
-            gradient, metrics = jax.grad(self.loss, has_aux=True)(parameters, agent, steps, there * 1.0, key_loss)
+            drawn = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), rows)
+            gradient, metrics = jax.grad(self.loss, has_aux=True)(parameters, agent, drawn, there * 1.0, key_loss)
             updates, opt_state = optimiser.update(gradient, opt_state, parameters)
             return (optax.apply_updates(parameters, updates), opt_state), metrics
 
@@ -292,14 +257,14 @@ class InferenceLearner(Learner):
         self,
         parameters: tuple[PyTree, Decoders],
         agent: BeliefAgent,
-        steps: Token,
+        trials: Trials,
         counts: Float[Array, " batch"],
         key: Key[Array, ""],
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The inference loss of the agent's inference part and decoders on whole trials, `steps` (time, batch)."""
+        """The inference loss of the agent's inference part and decoders on whole trials."""
         part, decoders = parameters
+        steps = trials.steps
         beliefs = agent.with_inference_part(part).trial_beliefs(steps)
-        trials = Trials(steps, jnp.ones(steps.start.shape, bool))
         target = None
         if self.settings.decodes_task:
             if steps.task is None:
@@ -352,17 +317,6 @@ def base_weights(policy: BeliefPolicy, tasks: Float[Array, "batch task"]) -> Flo
             "Choose a hypernetwork policy, or kind = 'ti++'."
         )
     return jax.vmap(lambda latent: ravel_pytree(generate(latent))[0])(policy.task_latent(tasks))
-
-
-def _rows(trajectory: Trajectory, horizon: int) -> Token:
-    """Whole trials as rows (trial, step): the token after each step."""
-    steps = trajectory.token.next(trajectory.decision.action, trajectory.timestep)
-
-    def rows(leaf: Array) -> Array:
-        cut = leaf.reshape(-1, horizon, *leaf.shape[1:])  # trial in turn, step, environment
-        return jnp.swapaxes(cut, 1, 2).reshape(-1, horizon, *leaf.shape[2:])
-
-    return jax.tree.map(rows, steps)
 
 
 def _without_moments(optimiser: PyTree) -> PyTree:

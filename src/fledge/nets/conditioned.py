@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from fledge.core.distributions import Distribution
 from fledge.core.errors import unknown
@@ -106,6 +107,55 @@ class ConditionedActorCritic(eqx.Module):
             head,
             activation,
         )
+
+    @classmethod
+    def per_task(
+        cls,
+        key: Key[Array, ""],
+        n_tasks: int,
+        observation_space: Space,
+        action_space: Space,
+        *,
+        heads_only: bool,
+        hidden: Sequence[int] = (),
+        state_embedding: int = 0,
+        activation: str = "tanh",
+    ) -> ConditionedActorCritic:
+        """Networks that a one-hot task id picks: heads of their own on shared layers, or nothing shared at all.
+
+        A linear hypernetwork without constant part on a one-hot id *is* a network per task (multi-net), and with only
+        the last layer generated a head per task (multi-head): Beck et al. 2022, §3. The state's embedding is shared.
+
+        Args:
+            key: randomness.
+            n_tasks: entries of the id.
+            observation_space: of the environment.
+            action_space: of the environment.
+            heads_only: whether the hidden layers are shared.
+            hidden: hidden sizes of actor and critic each.
+            state_embedding: width of s̃; 0 takes the state itself.
+            activation: of the embedding and hidden layers.
+        """
+        key_state, key_actor, key_critic = jax.random.split(key, 3)
+        n_state = observation_space.n_features
+        embed_state = Linear.init(key_state, n_state, state_embedding) if state_embedding else None
+        head = ActionHead.init(action_space)
+        out_init, out_gain = head.out_init
+        only = (f"layers.{len(hidden)}",) if heads_only else ()
+
+        def networks(key: Key[Array, ""], n_out: int, **last: Any) -> HyperNetwork:
+            def sample(key: Key[Array, ""]) -> MLP:
+                return MLP.init(key, state_embedding or n_state, hidden, n_out, activation=activation, **last)
+
+            return HyperNetwork.init(key, sample, n_tasks, init="weight", only=only, constant=False)
+
+        actor = networks(key_actor, head.n_outputs, out_init=out_init, out_gain=out_gain)
+        return cls(None, embed_state, actor, networks(key_critic, 1), head, activation)
+
+    def materialise(self, latent: Float[Array, " latent"]) -> tuple[PyTree, PyTree]:
+        """The actor and the critic of one latent, with plain weights (what BI++HN regresses, and what to look at)."""
+        z = latent if self.embed_latent is None else activate(self.activation, self.embed_latent(latent))
+        return self.actor.materialise(z), self.critic.materialise(z)
 
     def __call__(
         self, latent: Float[Array, "*batch latent"], state: Float[Array, "*batch state"]

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from fledge.core.spaces import Space
 from fledge.core.types import Token
-from fledge.nets.blocks import MLP, Linear
+from fledge.nets.blocks import MLP, Linear, activate
 
 
 class TransitionFeatures(eqx.Module):
@@ -189,9 +189,18 @@ class StateDecoder(eqx.Module):
         return jnp.sum(weights * error, axis=1)
 
 
+WIDE = 8
+"""See `TaskDecoder`."""
+
+
 class TaskDecoder(eqx.Module):
     """MLP(m) → what is known of the task: a vector (squared error averaged over its entries) or the logits of an id
-    (cross-entropy in nats), after the type of what it is held against."""
+    (cross-entropy in nats), after the type of what it is held against.
+
+    Vectors much wider than the last hidden layer (all the weights of a policy) are never decoded: with h the
+    last hidden layer and y the target less the bias, |Wᵀh − y|² = hᵀ(WWᵀ)h − 2 hᵀ(Wy) + |y|², which costs a product
+    with y per trial instead of one per trial and term.
+    """
 
     net: MLP
 
@@ -203,7 +212,21 @@ class TaskDecoder(eqx.Module):
     def __call__(
         self, latents: Float[Array, "term batch latent"], target: Float[Array, "batch out"] | Int[Array, " batch"]
     ) -> Float[Array, "term batch"]:
-        out = self.net(latents)
+        n_in, n_out = self.net.layers[-1].weight.shape
         if jnp.issubdtype(target.dtype, jnp.integer):
-            return -jnp.sum(jax.nn.log_softmax(out) * jax.nn.one_hot(target, out.shape[-1]), axis=-1)
-        return jnp.mean((out - target) ** 2, axis=-1)
+            return -jnp.sum(jax.nn.log_softmax(self.net(latents)) * jax.nn.one_hot(target, n_out), axis=-1)
+        if n_out > WIDE * n_in:
+            return self._wide(latents, target)
+        return jnp.mean((self.net(latents) - target) ** 2, axis=-1)
+
+    def _wide(
+        self, latents: Float[Array, "term batch latent"], target: Float[Array, "batch out"]
+    ) -> Float[Array, "term batch"]:
+        last = self.net.layers[-1]
+        h = latents
+        for layer in self.net.layers[:-1]:
+            h = activate(self.net.activation, layer(h))
+        # Less the bias, so that what is squared is small: the bias soon is near the mean of the targets.
+        weight, rest = last.weight, target - last.bias
+        squares = jnp.sum((h @ (weight @ weight.T) - 2 * (rest @ weight.T)) * h, axis=-1)
+        return (squares + jnp.sum(rest**2, axis=-1)) / rest.shape[-1]

@@ -116,5 +116,31 @@ class TokenEncoder(eqx.Module):
         return sum(self.layers[k].bias.shape[0] if k in self.layers else int(k == "done") for k in kinds)
 
 
+class TaskIdEncoder(eqx.Module):
+    """Which of the known tasks the token tells of, one-hot: for agents that are told the task as an id.
+
+    A task is known by its vector; one that is not among `rows` counts as the nearest. Nothing here is learnt: what
+    reads the id embeds it (a linear layer on a one-hot id is a table of task embeddings).
+    """
+
+    rows: Float[Array, "task vector"]
+    observation_space: Space
+    fields: tuple[str, ...] = eqx.field(static=True, default=("task",))
+
+    def __call__(self, token: Token) -> Float[Array, "*batch task"]:
+        if token.task is None:
+            raise ConfigError(
+                "This agent is told the task, but the token has none. Whoever drives it must fill Token.task "
+                "(the rollout does so for agents whose `told` is True)."
+            )
+        rows = jax.lax.stop_gradient(self.rows)
+        distance = jnp.sum((token.task[..., None, :] - rows) ** 2, axis=-1)
+        return jax.nn.one_hot(jnp.argmin(distance, axis=-1), rows.shape[0])
+
+    def out_size(self) -> int:
+        """How many tasks are known."""
+        return self.rows.shape[0]
+
+
 def _kind(field: str) -> str:
     return "observation" if field in OBSERVATIONS else field

@@ -10,13 +10,13 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from fledge.agents.build import PRESETS, memory_agent
+from fledge.agents.build import PRESETS, memory_agent, strange_tasks
 from fledge.agents.inference import inference_agent
 from fledge.agents.memories import MEMORIES
 from fledge.agents.pearl import pearl_agent
 from fledge.agents.references import make_reference
 from fledge.core.contracts import Env, Learner, ReplayAgent
-from fledge.core.errors import FledgeError, unknown
+from fledge.core.errors import ConfigError, FledgeError, unknown
 from fledge.core.types import SPLITS
 from fledge.envs import families
 from fledge.envs.check import check_env
@@ -221,7 +221,19 @@ def _evaluation_faults(config: TrainedSettings, trial: Trial) -> list[str]:
             f"evaluation.n_tasks: 0 means every task, but the tasks of '{config.env.family}' cannot be listed. "
             "Say how many to draw."
         )
+    if isinstance(config, MetaRLSettings):
+        faults += _raised("evaluation.split", lambda: _refuse_strange(config, trial))
     return faults
+
+
+def _refuse_strange(config: MetaRLSettings, trial: Trial) -> None:
+    split = config.evaluation.split
+    n = strange_tasks(config.agent.kind, trial, split) if config.agent.kind in PRESETS else 0
+    if n:
+        raise ConfigError(
+            f"'{config.agent.kind}' knows the training tasks only, and {n} tasks of '{split}' are none of them. "
+            "Measure it on 'train'."
+        )
 
 
 def _raised(where: str, call: Callable[[], Any]) -> list[str]:

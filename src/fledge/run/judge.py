@@ -16,6 +16,7 @@ from fledge.run.settings import StudySettings
 UNTESTED = "not tested at this scale"
 TRIAL = "return of a trial"
 LATENT_GRADIENT = "grad/value_by_latent"
+GAP = "belief gap (nats)"
 OVER_OTHERS = "chance of improvement over another arm"
 
 
@@ -41,6 +42,8 @@ def compare(
         results.append(_result(title, arm, "return of episode 1", scores[..., 0]))
         if last > 1:
             results.append(_result(title, arm, f"return of episode {last}", scores[..., -1]))
+        if "belief_gap" in curve.metrics:
+            results.append(_result(title, arm, GAP, curve.cube("belief_gap").scores.mean(-1)))
     first = next(iter(curves.values()))
     results += [_result(title, name, TRIAL, first.trial("return", name)) for name in first.references]
     trials = {arm: curve.trial("return") for arm, curve in curves.items()}

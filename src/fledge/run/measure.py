@@ -14,9 +14,12 @@ from fledge.agents.references import make_reference
 from fledge.core.contracts import Agent, task_batch
 from fledge.core.records import Curves, WalkedEpisode, WalkedTrial
 from fledge.core.types import Task
+from fledge.envs.beliefs import grid_of
 from fledge.envs.trial import Trial
+from fledge.learn.belief_gap import belief_gaps
 from fledge.learn.evaluate import Evaluation, evaluate
 from fledge.learn.trace import walked_paths
+from fledge.nets.decoders import CellRewardDecoder
 from fledge.run.settings import EvaluationSettings
 
 OPTIMUM = "optimum"
@@ -86,6 +89,34 @@ def measure(
         where = {"recipe": recipe, "split": split, "adapt": adapt}
         parts += [_rows(where, seeds, names, metric + suffix, x) for metric, x in values.items()]
     return Curves.concat(parts)
+
+
+def measure_beliefs(
+    learner: Any, state: PyTree[Array], seeds: Sequence[int], trial: Trial, settings: EvaluationSettings, *, recipe: str
+) -> Curves:
+    """How far the decoded belief is from the exact one in each episode, where both are known; else no rows.
+
+    Args:
+        learner: that made the state.
+        state: of training, every leaf with a leading axis `seed`.
+        seeds: their numbers.
+        trial: what is measured on.
+        settings: of the evaluation.
+        recipe: what the rows are called.
+    """
+    decoder = getattr(getattr(state, "decoders", None), "reward", None)
+    if not isinstance(decoder, CellRewardDecoder) or grid_of(trial) is None or trial.splits_disjoint:
+        return Curves.empty()
+    tasks, names = tasks_of(trial, settings, settings.split)
+    many = jax.tree.map(lambda leaf: jnp.tile(leaf, (settings.n_repeats,) + (1,) * (leaf.ndim - 1)), tasks)
+
+    def one(agent: Any, decoder: CellRewardDecoder, key: Key[Array, ""]) -> Float[Array, "term batch"]:
+        return belief_gaps(agent, decoder, trial, key, many, split=settings.split)[0]
+
+    gaps = np.asarray(jax.vmap(one)(learner.agent(state), decoder, _seed_keys(settings, seeds)))
+    gaps = gaps[:, 1:].reshape(len(seeds), trial.n_episodes, -1, settings.n_repeats, len(names)).mean((2, 3))
+    where = {"recipe": recipe, "split": settings.split, "adapt": "default"}
+    return _rows(where, seeds, names, "belief_gap", np.moveaxis(gaps, 1, 2))
 
 
 def measure_references(trial: Trial, settings: EvaluationSettings, seeds: Sequence[int], *, split: str) -> Curves:

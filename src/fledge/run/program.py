@@ -23,7 +23,7 @@ from fledge.learn.loop import Chunk, Loop
 from fledge.run import build, checkpoint
 from fledge.run.curve import AdaptationCurve
 from fledge.run.job import Clock, Job, begin_record
-from fledge.run.measure import measure, measure_references, walks
+from fledge.run.measure import measure, measure_beliefs, measure_references, walks
 from fledge.run.settings import TrainedSettings, TrainSettings
 from fledge.run.track import ConsoleTracker, JSONLTracker, Point, Trackers, extra_trackers, forget_after
 
@@ -63,7 +63,8 @@ class MetaRLProgram:
         with _promising(job):
             state = _train(job, trial, clock)
             learner = build.make_learner(job.config, trial)
-            curves = _measure(job, learner.agent(state), trial, clock)
+            beliefs = measure_beliefs(learner, state, seeds, trial, job.config.evaluation, recipe=job.recipe.name)
+            curves = _measure(job, learner.agent(state), trial, clock, beliefs)
             clock.note(finished=True)
             write_run_report(job)
         return MetaRLRun(job.folder.path, AdaptationCurve(job.recipe.name, job.config.evaluation.split, curves))
@@ -187,14 +188,14 @@ def _refuse_nan(job: Job, chunk: Chunk, chunk_len: int, seeds: tuple[int, ...], 
     )
 
 
-def _measure(job: Job, agents: Any, trial: Trial, clock: Clock) -> Curves:
+def _measure(job: Job, agents: Any, trial: Trial, clock: Clock, more: Curves) -> Curves:
     """Write curves.csv and paths.json; a run that was killed while measuring measures again."""
     config: TrainedSettings = job.config
     seeds, split = seeds_of(config.train), config.evaluation.split
     with job.console.status("measuring …") if job.console.is_terminal else _nothing():
         own = measure(agents, seeds, trial, config.evaluation, recipe=job.recipe.name, split=split)
         beside = measure_references(trial, config.evaluation, seeds, split=split)
-        curves = Curves.concat([own, beside])
+        curves = Curves.concat([own, more, beside])
         write_curves(job.folder.curves, curves)
         walked = walks(agents, seeds, trial, config.evaluation, recipe=job.recipe.name, split=split)
         if walked:

@@ -7,9 +7,9 @@ from typing import Literal
 
 from fledge.agents.build import MemoryAgentSettings
 from fledge.agents.pearl import PEARLAgentSettings
-from fledge.learn.inference import SupervisionSettings
 from fledge.learn.pearl import PEARLSettings
 from fledge.learn.ppo import PPOSettings
+from fledge.learn.supervision import SupervisionSettings
 
 Scalar = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 """What a setting of an environment may be."""

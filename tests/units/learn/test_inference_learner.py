@@ -17,9 +17,10 @@ from fledge.core.errors import ConfigError
 from fledge.envs.gridnav import GridNav
 from fledge.envs.trial import Trial
 from fledge.learn.belief_gap import belief_gap
-from fledge.learn.inference import InferenceLearner, SupervisionSettings
+from fledge.learn.inference import InferenceLearner
 from fledge.learn.ppo import PPO, PPOSettings, PPOState, ppo_loss
 from fledge.learn.rollout import rollout
+from fledge.learn.supervision import SupervisionSettings
 
 TRIAL = Trial(GridNav(size=3, horizon=3), 2)
 AGENT = MemoryAgentSettings(
@@ -218,10 +219,10 @@ def test_the_inference_loss_has_no_gradient_in_the_policy(courses):
     course = courses["ti++"]
     state = course.states[1]
     rows, real = state.trials.sample(jax.random.key(0), 3)
-    steps = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), rows)
+    trials = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), rows)
 
     def loss(agent):
-        return course.learner.loss((agent.inference_part(), state.decoders), agent, steps, real * 1.0, state.key)[0]
+        return course.learner.loss((agent.inference_part(), state.decoders), agent, trials, real * 1.0, state.key)[0]
 
     gradient = jax.jit(jax.grad(loss))(state.agent)
     assert float(optax.tree.norm(gradient.policy)) == 0.0
@@ -233,8 +234,8 @@ def test_stored_trials_are_those_that_were_walked(courses):
     state = course.states[0]
     key_rollout = jax.random.split(state.key, 4)[1]
     _, walked = rollout(state.agent, TRIAL, state.rollout, key_rollout, n_steps=6)
-    np.testing.assert_allclose(course.states[1].trials.rows.reward[:4], walked.timestep.reward.T)
-    np.testing.assert_allclose(course.states[1].trials.rows.task[:4, 5], walked.token.task[5])
+    np.testing.assert_allclose(course.states[1].trials.rows.steps.reward[:4], walked.timestep.reward.T)
+    np.testing.assert_allclose(course.states[1].trials.rows.steps.task[:4, 5], walked.token.task[5])
 
 
 def test_an_ignorant_belief_is_as_far_from_the_exact_one_as_the_uniform_prior(courses):
@@ -244,16 +245,6 @@ def test_an_ignorant_belief_is_as_far_from_the_exact_one_as_the_uniform_prior(co
     # zero logits: uniform over nine cells, five of which can be the goal
     assert float(gap["prior"]) == pytest.approx(np.log(9 / 5), abs=1e-5)
     assert float(gap["gap"] - gap["ignorant"]) == pytest.approx(np.log(9 / 5), abs=1e-4)
-
-
-def test_trials_of_unequal_length_are_refused():
-    with pytest.raises(ConfigError, match="unroll_len = 0"):
-        learner_of("varibad", trial=Trial(Probe("early", 3), 2))
-
-
-def test_unrolls_that_cut_trials_are_refused():
-    with pytest.raises(ConfigError, match="whole trials that all take 6 steps"):
-        learner_of("varibad", unroll_len=4)
 
 
 def test_generated_weights_need_a_policy_that_generates_some():

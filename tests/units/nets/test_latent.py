@@ -80,3 +80,17 @@ def test__task_decoder__ids__are_held_against_by_cross_entropy():
     decoder = jax.tree.map(jnp.zeros_like, TaskDecoder.init(jax.random.key(0), 2, (), 4))
     errors = decoder(jnp.zeros((3, 2, 2)), jnp.asarray([0, 3]))
     np.testing.assert_allclose(errors, np.log(4.0), rtol=1e-6)
+
+
+def test__task_decoder__many_outputs__errs_as_if_it_had_decoded_them():
+    keys = jax.random.split(jax.random.key(1), 3)
+    decoder = TaskDecoder.init(keys[0], 2, (4,), 50)
+    latents, target = jax.random.normal(keys[1], (3, 2, 2)), jax.random.normal(keys[2], (2, 50))
+    wanted = jnp.mean((decoder.net(latents) - target) ** 2, axis=-1)
+    np.testing.assert_allclose(decoder(latents, target), wanted, rtol=1e-5)
+
+
+def test__task_decoder__wide_ids__are_a_cross_entropy():
+    decoder = jax.tree.map(jnp.zeros_like, TaskDecoder.init(jax.random.key(0), 2, (2,), 50))
+    found = decoder(jnp.ones((3, 2, 2)), jnp.asarray([1, 49]))
+    np.testing.assert_allclose(found, np.full((3, 2), np.log(50)), rtol=1e-6)

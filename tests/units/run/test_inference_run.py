@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,7 +10,9 @@ import fledge
 from fledge.core.errors import ConfigError
 from fledge.core.records import read_curves, read_metrics
 from fledge.run import recipe
-from fledge.run.build import faults_of
+from fledge.run.build import faults_of, make_learner, make_trial
+from fledge.run.measure import measure_beliefs
+from fledge.run.program import seed_keys
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,27 @@ def test_its_agent_acts_without_being_told_the_task(ti_run):
     assert action in range(5)
 
 
+@pytest.fixture(scope="module")
+def fresh_varibad():
+    """A learner of two seeds that has not learnt anything, and its state."""
+    config = recipe.load("varibad-gridnav").config("smoke", {"learner": {"n_envs": 4}})
+    trial = make_trial(config.env)
+    learner = make_learner(config, trial)
+    return config, trial, learner, jax.jit(jax.vmap(learner.init))(seed_keys((0, 1)))
+
+
+def test_a_grid_world_is_measured_against_the_exact_belief_in_each_episode(fresh_varibad):
+    config, trial, learner, state = fresh_varibad
+    rows = measure_beliefs(learner, state, (0, 1), trial, config.evaluation, recipe="mine")
+    gaps = rows.where(recipe="mine", metric="belief_gap").cube().scores
+    assert gaps.shape == (2, 5, 4)  # seeds, tasks, episodes
+    assert gaps.min() > 0.01
+
+
+def test_what_decodes_no_cells_is_not_measured_against_a_belief(ti_run):
+    assert "belief_gap" not in read_curves(ti_run / "curves.csv").metric
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -57,7 +81,6 @@ def test_a_wrong_setting_of_the_supervision_is_named(changes, message):
     ("changes", "message"),
     [
         ({"supervision": {"kind": "bi++"}}, "ActorCritic generates none"),
-        ({"learner": {"unroll_len": 30}}, "Set learner.unroll_len = 0"),
         ({"agent": {"latent_size": 0}}, "latent_size of at least 1"),
         ({"agent": {"kind": "oracle"}}, "nothing to infer"),
         ({"env": {"settings": {"show": True}}}, "reward_decoder = 'cells' needs a grid world"),
