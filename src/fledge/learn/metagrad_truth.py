@@ -1,0 +1,178 @@
+"""Ground truth for meta-gradients: everything enumerated, finite differences, and the expected update in closed form."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from fledge.core.contracts import EstimatorCard, GradientEstimator
+from fledge.core.errors import ConfigError
+from fledge.core.types import Task
+from fledge.learn.lifetimes import Lifetime, Objective, Scripted, outer_weights, start_life, unroll
+from fledge.learn.surrogates import PolicyGradient, Surrogate
+
+MOST_SCRIPTS = 200_000
+"""Lives that enumeration will list; more would not fit in memory."""
+
+
+class Enumerated(GradientEstimator):
+    """The exact meta-gradient of a lifetime that is so small that every outcome can be listed."""
+
+    lifetime: Lifetime
+    surrogate: Surrogate = eqx.field(default_factory=PolicyGradient)
+    objective: Objective = eqx.field(static=True, default="auc")
+
+    @property
+    def card(self) -> EstimatorCard:
+        """Nothing biases it."""
+        return EstimatorCard("lifetime", (), "every outcome of a lifetime", "none: every outcome is listed")
+
+    def estimate(self, key: Key[Array, ""], eta: PyTree[Array], task: Task) -> tuple[PyTree[Array], dict[str, Array]]:
+        """The gradient; `value` in the diagnostics is J(η)."""
+        task = self.lifetime.sample_task(key) if task is None else task
+        value, gradient = jax.value_and_grad(self.value)(eta, task)
+        return gradient, {"value": value}
+
+    def value(self, eta: PyTree[Array], task: Task) -> Float[Array, ""]:
+        """J(η) on this task."""
+        scripts = scripts_of(self.lifetime, task)
+        weights = outer_weights(self.objective, self.lifetime.n_batches)
+
+        def one(choice: Array) -> Array:
+            probability, returns = chance(self.lifetime, choice, scripts, eta, task, self.surrogate)
+            return probability * jnp.sum(weights * returns)
+
+        return jnp.sum(jax.vmap(one)(scripts.choices))
+
+
+class Scripts(eqx.Module):
+    """Every life of a tiny problem."""
+
+    outcomes: PyTree
+    log_world: Float[Array, " outcome"]
+    choices: Int[np.ndarray, "script n"]
+
+
+def scripts_of(lifetime: Lifetime, task: Task) -> Scripts:
+    """All sequences of batches.
+
+    Raises:
+        ConfigError: there are too many.
+    """
+    outcomes, log_world = lifetime.outcomes(task)
+    count = log_world.shape[0] ** lifetime.n_batches
+    if count > MOST_SCRIPTS:
+        raise ConfigError(
+            f"{type(lifetime).__name__} has {log_world.shape[0]} outcomes for each of {lifetime.n_batches} batches: "
+            f"{count:,} lives, more than the {MOST_SCRIPTS:,} that can be listed. Make it smaller, or take finite "
+            "differences for ground truth."
+        )
+    return Scripts(outcomes, log_world, all_choices(log_world.shape[0], lifetime.n_batches))
+
+
+def all_choices(n_outcomes: int, n_batches: int) -> Int[np.ndarray, "script n"]:
+    """Every sequence of outcome numbers."""
+    return np.array(list(itertools.product(range(n_outcomes), repeat=n_batches)), np.int32)
+
+
+def chance(
+    lifetime: Lifetime, choice: Int[Array, " n"], scripts: Scripts, eta: PyTree[Array], task: Task, surrogate: Surrogate
+) -> tuple[Float[Array, ""], Float[Array, " n"]]:
+    """The probability of one script, and its returns R_n."""
+    life, task, _ = start_life(lifetime, jax.random.key(0), eta, task)
+
+    def step(carry: tuple[PyTree, Array], n: Array) -> tuple[tuple[PyTree, Array], Array]:
+        life, log_chance = carry
+        data = jax.tree.map(lambda leaf: leaf[choice[n]], scripts.outcomes)
+        log_chance = log_chance + jnp.sum(lifetime.log_probs(life, data, eta)) + scripts.log_world[choice[n]]
+        return (lifetime.update(n, life, data, eta, surrogate), log_chance), jnp.mean(lifetime.returns(data))
+
+    start = (life, jnp.zeros_like(scripts.log_world[0]))
+    (_, log_chance), returns = jax.lax.scan(step, start, jnp.arange(lifetime.n_batches))
+    return jnp.exp(log_chance), returns
+
+
+def enumerate_estimator(
+    estimator: Any, eta: PyTree[Array], task: Task
+) -> tuple[Float[np.ndarray, " eta"], Float[np.ndarray, "eta eta"]]:
+    """Exact mean and covariance of an estimator of one lifetime on a tiny problem, over all its outcomes.
+
+    Args:
+        estimator: has the fields `lifetime`, `surrogate` and `n_lifetimes` (which must be 1), as `MetaGrad` has.
+        eta: where.
+        task: on which task.
+    """
+    if estimator.n_lifetimes != 1:
+        raise ConfigError(f"Enumeration wants an estimator of one lifetime, not of {estimator.n_lifetimes}.")
+    lifetime = estimator.lifetime
+    scripts = scripts_of(lifetime, task)
+
+    def one(choice: Array) -> tuple[Array, Array]:
+        scripted = Scripted.of(lifetime, scripts.outcomes, choice)
+        own = eqx.tree_at(lambda e: e.lifetime, estimator, scripted)
+        gradient, _ = own.estimate(jax.random.key(0), eta, task)
+        return chance(lifetime, choice, scripts, eta, task, estimator.surrogate)[0], ravel_pytree(gradient)[0]
+
+    chances, gradients = (np.asarray(x, np.float64) for x in jax.jit(jax.vmap(one))(jnp.asarray(scripts.choices)))
+    mean = chances @ gradients
+    apart = gradients - mean
+    return mean, (chances[:, None] * apart).T @ apart
+
+
+class FiniteDifferences(GradientEstimator):
+    """Central differences of the lifetime's return, both sides with the same luck. 2 dim(η) lifetimes each.
+
+    Args:
+        lifetime: the problem.
+        step: ε; the error of the mean is O(ε²).
+        n_lifetimes: lifetimes that one estimate averages.
+        expected: measure E[R_n | θ_n] where the lifetime knows it.
+        objective: `auc` or `final`.
+        surrogate: what the inner update ascends.
+    """
+
+    lifetime: Lifetime
+    step: float = eqx.field(static=True, default=0.01)
+    n_lifetimes: int = eqx.field(static=True, default=2)
+    expected: bool = eqx.field(static=True, default=False)
+    objective: Objective = eqx.field(static=True, default="auc")
+    surrogate: Surrogate = eqx.field(default_factory=PolicyGradient)
+
+    def __check_init__(self) -> None:
+        if self.step <= 0:
+            raise ConfigError(f"The step of finite differences is above 0, not {self.step}.")
+
+    @property
+    def card(self) -> EstimatorCard:
+        """Its bias shrinks with the square of the step."""
+        bias = (f"finite step {self.step:g}: O(step²)",)
+        return EstimatorCard("lifetime", bias, "O(1)", f"2 dim(η) (N + 1) B × {self.n_lifetimes} lifetimes")
+
+    def estimate(self, key: Key[Array, ""], eta: PyTree[Array], task: Task) -> tuple[PyTree[Array], dict[str, Array]]:
+        """One estimate; with `task` None each lifetime draws its own."""
+        keys = jax.random.split(key, self.n_lifetimes)
+        weights = outer_weights(self.objective, self.lifetime.n_batches)
+
+        def value(point: PyTree[Array]) -> Array:
+            def one(k: Array) -> Array:
+                return unroll(self.lifetime, k, point, task, self.surrogate, expected=self.expected)
+
+            return jnp.mean(jax.vmap(one)(keys) @ weights)
+
+        return differences(value, eta, self.step), {}
+
+
+def differences(value: Callable[[PyTree], Array], eta: PyTree[Array], step: float) -> PyTree[Array]:
+    """Central differences of a function of a pytree."""
+    flat, unravel = ravel_pytree(eta)
+    moves = step * jnp.eye(len(flat), dtype=flat.dtype)
+    both = jax.vmap(lambda move: value(unravel(flat + move)) - value(unravel(flat - move)))(moves)
+    return unravel(both / (2 * step))
