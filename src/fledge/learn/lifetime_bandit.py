@@ -20,8 +20,8 @@ from fledge.learn.surrogates import Surrogate
 class Pulls(eqx.Module):
     """A batch of pulls."""
 
-    action: Int[Array, " batch"]
-    reward: Float[Array, " batch"]
+    action: Int[Array, "*many batch"]
+    reward: Float[Array, "*many batch"]
 
 
 class BanditLifetime(Lifetime):

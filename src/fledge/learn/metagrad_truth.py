@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from fledge.core.contracts import EstimatorCard, GradientEstimator
 from fledge.core.errors import ConfigError
 from fledge.core.types import Task
 from fledge.learn.lifetimes import Lifetime, Objective, Scripted, outer_weights, start_life, unroll
+from fledge.learn.metagrad import MetaGrad
 from fledge.learn.surrogates import PolicyGradient, Surrogate
 
 MOST_SCRIPTS = 200_000
@@ -100,31 +101,52 @@ def chance(
     return jnp.exp(log_chance), returns
 
 
-def enumerate_estimator(
-    estimator: Any, eta: PyTree[Array], task: Task
-) -> tuple[Float[np.ndarray, " eta"], Float[np.ndarray, "eta eta"]]:
-    """Exact mean and covariance of an estimator of one lifetime on a tiny problem, over all its outcomes.
+class ExactMoments(NamedTuple):
+    """Mean and covariance of an estimator over all outcomes, η raveled."""
+
+    mean: Float[np.ndarray, " eta"]
+    covariance: Float[np.ndarray, "eta eta"]
+
+
+def enumerate_estimators(
+    estimators: Mapping[str, MetaGrad], eta: PyTree[Array], task: Task
+) -> dict[str, ExactMoments]:
+    """Exact mean and covariance of estimators on a tiny problem, over all its outcomes; one program for all of them.
 
     Args:
-        estimator: has the fields `lifetime`, `surrogate` and `n_lifetimes` (which must be 1), as `MetaGrad` has.
+        estimators: of one lifetime each (`n_lifetimes` is 1), on the same problem.
         eta: where.
         task: on which task.
+
+    Raises:
+        ConfigError: an estimator averages several lifetimes, or there are too many outcomes.
     """
-    if estimator.n_lifetimes != 1:
-        raise ConfigError(f"Enumeration wants an estimator of one lifetime, not of {estimator.n_lifetimes}.")
-    lifetime = estimator.lifetime
+    for name, estimator in estimators.items():
+        if estimator.n_lifetimes != 1:
+            raise ConfigError(f"{name}: enumeration wants estimates of one lifetime, not of {estimator.n_lifetimes}.")
+    lifetime = next(iter(estimators.values())).lifetime
     scripts = scripts_of(lifetime, task)
 
-    def one(choice: Array) -> tuple[Array, Array]:
+    def one(choice: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         scripted = Scripted.of(lifetime, scripts.outcomes, choice)
-        own = eqx.tree_at(lambda e: e.lifetime, estimator, scripted)
-        gradient, _ = own.estimate(jax.random.key(0), eta, task)
-        return chance(lifetime, choice, scripts, eta, task, estimator.surrogate)[0], ravel_pytree(gradient)[0]
+        chances, found = {}, {}
+        for name, estimator in estimators.items():
+            own = eqx.tree_at(lambda e: e.lifetime, estimator, scripted)
+            found[name] = ravel_pytree(own.estimate(jax.random.key(0), eta, task)[0])[0]
+            chances[str(estimator.surrogate)] = chance(lifetime, choice, scripts, eta, task, estimator.surrogate)[0]
+        return chances, found
 
-    chances, gradients = (np.asarray(x, np.float64) for x in jax.jit(jax.vmap(one))(jnp.asarray(scripts.choices)))
-    mean = chances @ gradients
-    apart = gradients - mean
-    return mean, (chances[:, None] * apart).T @ apart
+    chances, gradients = jax.jit(jax.vmap(one))(jnp.asarray(scripts.choices))
+    return {
+        name: _moments(np.asarray(chances[str(estimator.surrogate)], float), np.asarray(gradients[name], float))
+        for name, estimator in estimators.items()
+    }
+
+
+def _moments(chances: np.ndarray, samples: np.ndarray) -> ExactMoments:
+    mean = chances @ samples
+    apart = samples - mean
+    return ExactMoments(mean, (chances[:, None] * apart).T @ apart)
 
 
 class FiniteDifferences(GradientEstimator):
