@@ -32,7 +32,7 @@ class ES(GradientEstimator):
         lifetime: the problem.
         sigma: σ, standard deviation of the perturbation.
         n_pairs: pairs that one estimate averages.
-        crn: the members of a pair meet the same luck and task (common random numbers); otherwise each its own.
+        crn: the members of a pair meet the same luck (common random numbers); otherwise only the same task.
         window: K: only K + 1 batches of the lifetime count; None is the whole life.
         perturb: with a window, `window` lives up to it with η and perturbs inside it only (truncated ES, biased like
             every truncation); `lifetime` perturbs from the beginning and only measures less of the life.
@@ -41,6 +41,7 @@ class ES(GradientEstimator):
             estimate is a direction to go, no gradient: benches refuse it.
         objective: `auc` or `final`.
         surrogate: what the inner update ascends.
+        expected: measure E[R_n | θ_n] where the lifetime knows it.
 
     Reference: Salimans et al. 2017; Metz et al. 2019 (truncated).
     """
@@ -55,6 +56,7 @@ class ES(GradientEstimator):
     shaping: Shaping = eqx.field(static=True, default="none")
     objective: Objective = eqx.field(static=True, default="auc")
     surrogate: Surrogate = eqx.field(default_factory=PolicyGradient)
+    expected: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
         check_window(self.window, self.start, self.lifetime.n_updates)
@@ -73,29 +75,33 @@ class ES(GradientEstimator):
         return EstimatorCard("lifetime", tuple(biases), "O(1)", trajectories, shaped=self.shaping != "none")
 
     def estimate(self, key: Key[Array, ""], eta: PyTree[Array], task: Task) -> tuple[PyTree[Array], dict[str, Array]]:
-        """One estimate; with `task` None each pair draws its own (each member, without common random numbers)."""
+        """One estimate; with `task` None each pair draws its own."""
         flat, unravel = ravel_pytree(eta)
-        key_window, key_noise, *keys_lives = jax.random.split(key, 4)
+        key_window, key_noise, key_tasks, *keys_lives = jax.random.split(key, 5)
         noise = jax.random.normal(key_noise, (self.n_pairs, len(flat)), flat.dtype)
         keys = [jax.random.split(k, self.n_pairs) for k in keys_lives]
         first, weight = choose_window(key_window, self.lifetime.n_updates, self.window, self.start, self.objective)
         n_seen = self.lifetime.n_batches if self.window is None else self.window + 1
         weights = jax.vmap(weight)(first + jnp.arange(n_seen))
 
-        def fitness(key: Array, move: Array) -> Array:
-            life, own_task, key_data = start_life(self.lifetime, key, unravel(flat + move), task)
+        def fitness(key: Array, key_task: Array, move: Array) -> Array:
+            own = self.lifetime.sample_task(key_task) if task is None else task
+            moved = unravel(flat + move)
+            life, _, key_data = start_life(self.lifetime, key, moved, own)
             if self.window is not None:
-                before = flat + move if self.perturb == "lifetime" else flat
-                life, _, _ = start_life(self.lifetime, key, unravel(before), task)
-                life = self._skip(life, own_task, key_data, unravel(before), first)
-                begun = start_life(self.lifetime, key, unravel(flat + move), task)[0]
-                life = jax.tree.map(lambda a, b: jnp.where(first > 0, a, b), life, begun)
+                before = moved if self.perturb == "lifetime" else eta
+                earlier = start_life(self.lifetime, key, before, own)[0]
+                later = self._skip(earlier, own, key_data, before, first)
+                life = jax.tree.map(lambda begun, lived: jnp.where(first > 0, lived, begun), life, later)
             batches = first + jnp.arange(n_seen)
-            found = live(self.lifetime, key_data, life, unravel(flat + move), own_task, self.surrogate, batches)[1]
+            found = live(
+                self.lifetime, key_data, life, moved, own, self.surrogate, batches, expected=self.expected
+            )[1]
             return jnp.sum(weights * found)
 
-        plus = jax.vmap(fitness)(keys[0], self.sigma * noise)
-        minus = jax.vmap(fitness)(keys[0] if self.crn else keys[1], -self.sigma * noise)
+        keys_tasks = jax.random.split(key_tasks, self.n_pairs)
+        plus = jax.vmap(fitness)(keys[0], keys_tasks, self.sigma * noise)
+        minus = jax.vmap(fitness)(keys[0] if self.crn else keys[1], keys_tasks, -self.sigma * noise)
         better, worse = shape(plus, minus, self.shaping)
         gradient = jnp.mean((better - worse)[:, None] * noise, axis=0) / (2 * self.sigma)
         return unravel(gradient), {"returns": jnp.stack([plus, minus])}

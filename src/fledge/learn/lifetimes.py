@@ -97,6 +97,10 @@ class Lifetime(eqx.Module):
             f"{type(self).__name__} does not know its expected return in closed form. Take expected=False."
         )
 
+    def expected_update(self, n: Int[Array, ""], life: PyTree, eta: PyTree[Array], task: Task) -> PyTree:
+        """θ_{n+1} after an update with infinitely many trajectories. For ground truth, where it is known."""
+        raise ContractError(f"{type(self).__name__} does not know its expected update in closed form.")
+
     def outcomes(self, task: Task) -> tuple[PyTree, Float[Array, " outcome"]]:
         """Every batch that can be collected, stacked, and the log-probability of what the world adds to each.
 

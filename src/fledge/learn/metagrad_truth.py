@@ -154,7 +154,8 @@ class FiniteDifferences(GradientEstimator):
 
     Args:
         lifetime: the problem.
-        step: ε; the error of the mean is O(ε²).
+        step: ε; the error of the mean is O(ε²), O(ε⁴) with `richardson`.
+        richardson: combine the steps ε and 2ε so that the leading error cancels.
         n_lifetimes: lifetimes that one estimate averages.
         expected: measure E[R_n | θ_n] where the lifetime knows it.
         objective: `auc` or `final`.
@@ -163,6 +164,7 @@ class FiniteDifferences(GradientEstimator):
 
     lifetime: Lifetime
     step: float = eqx.field(static=True, default=0.01)
+    richardson: bool = eqx.field(static=True, default=False)
     n_lifetimes: int = eqx.field(static=True, default=2)
     expected: bool = eqx.field(static=True, default=False)
     objective: Objective = eqx.field(static=True, default="auc")
@@ -175,8 +177,9 @@ class FiniteDifferences(GradientEstimator):
     @property
     def card(self) -> EstimatorCard:
         """Its bias shrinks with the square of the step."""
-        bias = (f"finite step {self.step:g}: O(step²)",)
-        return EstimatorCard("lifetime", bias, "O(1)", f"2 dim(η) (N + 1) B × {self.n_lifetimes} lifetimes")
+        bias = (f"finite step {self.step:g}: O(step{'⁴' if self.richardson else '²'})",)
+        sides = 4 if self.richardson else 2
+        return EstimatorCard("lifetime", bias, "O(1)", f"{sides} dim(η) (N + 1) B × {self.n_lifetimes} lifetimes")
 
     def estimate(self, key: Key[Array, ""], eta: PyTree[Array], task: Task) -> tuple[PyTree[Array], dict[str, Array]]:
         """One estimate; with `task` None each lifetime draws its own."""
@@ -189,7 +192,42 @@ class FiniteDifferences(GradientEstimator):
 
             return jnp.mean(jax.vmap(one)(keys) @ weights)
 
-        return differences(value, eta, self.step), {}
+        near = differences(value, eta, self.step)
+        if not self.richardson:
+            return near, {}
+        far = differences(value, eta, 2 * self.step)
+        return jax.tree.map(lambda a, b: (4 * a - b) / 3, near, far), {}
+
+
+class ExpectedUpdate(GradientEstimator):
+    """The exact gradient of the *expected-update* view: every update made with infinitely many trajectories.
+
+    What DiCE, LVC and their relatives aim at. It is not the gradient of a lifetime with finite batches.
+    """
+
+    lifetime: Lifetime
+    objective: Objective = eqx.field(static=True, default="final")
+
+    @property
+    def card(self) -> EstimatorCard:
+        """Nothing biases it."""
+        return EstimatorCard("expected_update", (), "O(N)", "none: closed form")
+
+    def estimate(self, key: Key[Array, ""], eta: PyTree[Array], task: Task) -> tuple[PyTree[Array], dict[str, Array]]:
+        """The gradient; `value` in the diagnostics is the objective."""
+        weights = outer_weights(self.objective, self.lifetime.n_batches)
+
+        def value(point: PyTree[Array]) -> Array:
+            life, own, _ = start_life(self.lifetime, key, point, task)
+
+            def step(life: PyTree, n: Array) -> tuple[PyTree, Array]:
+                found = self.lifetime.expected_return(life, point, own)
+                return self.lifetime.expected_update(n, life, point, own), found
+
+            return jnp.sum(weights * jax.lax.scan(step, life, jnp.arange(self.lifetime.n_batches))[1])
+
+        found, gradient = jax.value_and_grad(value)(eta)
+        return gradient, {"value": found}
 
 
 def differences(value: Callable[[PyTree], Array], eta: PyTree[Array], step: float) -> PyTree[Array]:

@@ -36,6 +36,11 @@ KINDS: dict[str, Kind] = {
         "train an agent with a memory over a family of tasks",
     ),
     "study": Kind("fledge.run.settings:StudySettings", "fledge.run.study:PROGRAM", "several recipes side by side"),
+    "estimator-card": Kind(
+        "fledge.run.estimator_settings:EstimatorCardSettings",
+        "fledge.run.estimator_card:PROGRAM",
+        "bias and variance of meta-gradient estimators against a known gradient",
+    ),
 }
 """Name → kind. A studio's own kind is one more row."""
 
