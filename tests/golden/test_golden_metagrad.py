@@ -107,7 +107,9 @@ def truth(problem):
     lifetime, eta, task = problem
 
     def both(eta):
-        found = {name: Enumerated(lifetime, objective=name).estimate(jax.random.key(0), eta, task) for name in OBJECTIVES}
+        found = {
+            name: Enumerated(lifetime, objective=name).estimate(jax.random.key(0), eta, task) for name in OBJECTIVES
+        }
         fd = {
             name: differences(lambda e, n=name: Enumerated(lifetime, objective=n).value(e, task), eta, 1e-4)
             for name in OBJECTIVES

@@ -37,8 +37,8 @@ class ES(GradientEstimator):
         perturb: with a window, `window` lives up to it with η and perturbs inside it only (truncated ES, biased like
             every truncation); `lifetime` perturbs from the beginning and only measures less of the life.
         start: first batch of the window; see `MetaGrad`.
-        shaping: of the fitness: `rank` centred ranks in [−.5, .5], `z-score`, `sign` of each pair's difference. A shaped
-            estimate is a direction to go, no gradient: benches refuse it.
+        shaping: of the fitness: `rank` centred ranks in [−.5, .5], `z-score`, `sign` of each pair's difference. A
+            shaped estimate is a direction to go, no gradient: benches refuse it.
         objective: `auc` or `final`.
         surrogate: what the inner update ascends.
         expected: measure E[R_n | θ_n] where the lifetime knows it.
@@ -94,9 +94,7 @@ class ES(GradientEstimator):
                 later = self._skip(earlier, own, key_data, before, first)
                 life = jax.tree.map(lambda begun, lived: jnp.where(first > 0, lived, begun), life, later)
             batches = first + jnp.arange(n_seen)
-            found = live(
-                self.lifetime, key_data, life, moved, own, self.surrogate, batches, expected=self.expected
-            )[1]
+            found = live(self.lifetime, key_data, life, moved, own, self.surrogate, batches, expected=self.expected)[1]
             return jnp.sum(weights * found)
 
         keys_tasks = jax.random.split(key_tasks, self.n_pairs)
@@ -148,10 +146,10 @@ class PESState(eqx.Module):
     """Lives of the positive members."""
     minus: PyTree
     task: PyTree
-    key_data: Key[Array, " worker"]
-    noise: Float[Array, "worker eta"]
+    key_data: Key[Array, "*worker"]
+    noise: Float[Array, "*worker eta"]
     """ξ, the sum of all perturbations of the running lifetime."""
-    n: Int[Array, " worker"]
+    n: Int[Array, "*worker"]
     """Its next batch."""
 
 

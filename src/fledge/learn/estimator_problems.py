@@ -88,10 +88,8 @@ def _maze(settings: Mapping[str, Any], grid: Grid) -> Problem:
 def _maze_5(settings: Mapping[str, Any], grid: Grid) -> Problem:
     usual = {"env": GoalMaze(5, 16), "batch_size": 5, "eta": "context", "flip_every": 80, "n_updates": 159}
     lifetime = _build(ActorCriticLifetime, {**usual, **settings}, "maze-5")
-    points = []
-    for i in range(grid.size):
-        points.append(Point(f"context network {i}", layers(jax.random.key(i), (10, 32, 1)), None))
-    return Problem(lifetime, points, "differences")
+    nets = [layers(jax.random.key(i), (10, 32, 1)) for i in range(grid.size)]
+    return Problem(lifetime, [Point(f"context network {i}", net, None) for i, net in enumerate(nets)], "differences")
 
 
 PROBLEMS: dict[str, Callable[[Mapping[str, Any], Grid], Problem]] = {

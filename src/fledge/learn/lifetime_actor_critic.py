@@ -1,4 +1,4 @@
-"""Actor-critics as lifetimes: a small network learns an environment from scratch, with an entropy weight that η sets."""
+"""Actor-critics as lifetimes: a small network learns an environment, with an entropy weight that η sets."""
 
 from __future__ import annotations
 
@@ -118,9 +118,7 @@ class ActorCriticLifetime(Lifetime):
             return jax.nn.sigmoid(eta)
         return jax.nn.sigmoid(forward(eta, life.rewards)[0])
 
-    def update(
-        self, n: Int[Array, ""], life: Life, data: Episodes, eta: PyTree[Array], surrogate: Surrogate
-    ) -> Life:
+    def update(self, n: Int[Array, ""], life: Life, data: Episodes, eta: PyTree[Array], surrogate: Surrogate) -> Life:
         weight = self.entropy_weight(life, eta)
         targets = advantages(data.reward, jnp.zeros_like(data.reward), discount=self.discount)
 

@@ -110,8 +110,6 @@ def golden_bandit() -> tuple[BanditLifetime, dict[str, Float[Array, "..."]], Flo
     Three arms that pay 1, 0.2 and 0 for certain, B = 2, step size exp(η) with η = log 2. The meta-gradients of all
     estimators are known to six digits.
     """
-    lifetime = BanditLifetime(
-        n_updates=2, batch_size=2, n_arms=3, noise=0.0, means="given", eta="initial"
-    )
+    lifetime = BanditLifetime(n_updates=2, batch_size=2, n_arms=3, noise=0.0, means="given", eta="initial")
     eta = {"log_step": jnp.log(jnp.asarray(2.0)), "logits": jnp.array([0.3, -0.1, 0.0])}
     return lifetime, eta, jnp.array([1.0, 0.2, 0.0])

@@ -1,4 +1,4 @@
-"""Meta-gradients by autodiff through the sampled updates, with or without the credit for the data that was learned from.
+"""Meta-gradients by autodiff through the sampled updates, with or without credit for the data learned from.
 
 For J(η) = E Σ_n w_n R_n (see `fledge.learn.lifetimes`), exactly,
 

@@ -1,4 +1,4 @@
-"""Ground truth for meta-gradients: everything enumerated, finite differences, and the expected update in closed form."""
+"""Ground truth for meta-gradients: everything enumerated, finite differences, expected updates in closed form."""
 
 from __future__ import annotations
 
@@ -108,9 +108,7 @@ class ExactMoments(NamedTuple):
     covariance: Float[np.ndarray, "eta eta"]
 
 
-def enumerate_estimators(
-    estimators: Mapping[str, MetaGrad], eta: PyTree[Array], task: Task
-) -> dict[str, ExactMoments]:
+def enumerate_estimators(estimators: Mapping[str, MetaGrad], eta: PyTree[Array], task: Task) -> dict[str, ExactMoments]:
     """Exact mean and covariance of estimators on a tiny problem, over all its outcomes; one program for all of them.
 
     Args:

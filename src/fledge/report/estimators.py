@@ -1,4 +1,4 @@
-"""The page of an estimator card: the bias-variance plane, directions, cards, and every number beside its published one."""
+"""The page of an estimator card: the bias-variance plane, directions, cards, numbers beside published ones."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def by_arm(results: Sequence[Result]) -> dict[str, dict[str, Result]]:
 def draw_plane(names: Sequence[str], results: Sequence[Result]) -> Drawn:
     """The bias-variance plane: squared bias over variance, an arm a mark, arms of one sweep joined by a line."""
     caption = (
-        "Squared bias (mean over points and coordinates, less what sampling noise adds) over the summed variance of one "
-        "estimate. Lower left is better. Bars: 95 % of what sampling noise could have made of it. Filled: no other arm "
-        "is better in both. Crosses: published."
+        "Squared bias (mean over points and coordinates, less what sampling noise adds) over the summed variance of "
+        "one estimate. Lower left is better. Bars: 95 % of what sampling noise could have made of it. Filled: no other "
+        "arm is better in both. Crosses: published."
     )
     return _draw("plane", "Bias and variance", caption, names, results, "squared bias")
 
@@ -103,9 +103,7 @@ def draw_direction(names: Sequence[str], results: Sequence[Result]) -> Drawn:
     return _draw("direction", "Direction and variance", caption, names, results, "cosine")
 
 
-def _draw(
-    name: str, title: str, caption: str, names: Sequence[str], results: Sequence[Result], metric: str
-) -> Drawn:
+def _draw(name: str, title: str, caption: str, names: Sequence[str], results: Sequence[Result], metric: str) -> Drawn:
     table = by_arm(results)
     rows = [_point(arm, table[arm], metric) for arm in names]
     figure = canvas(_WIDTH, _HEIGHT)
@@ -168,4 +166,3 @@ def _labels(axes: Axes, groups: Mapping[str, Sequence[Mapping[str, Any]]], metri
             color=SERIES[i % len(SERIES)], markersize=6, clip_on=False,
         )  # fmt: skip
         axes.text(1.055, float(y), text, transform=axes.transAxes, va="center", color=INK, fontsize=9.5)
-

@@ -1,4 +1,4 @@
-"""The program of estimator cards: measure every arm at every point, judge, and report. It can be killed at any moment."""
+"""The program of estimator cards: measure every arm at every point, judge, report. It can be killed at any moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -220,9 +219,7 @@ def _unpublished(key: str, names: Sequence[str]) -> str:
     return "" if name in names else str(unknown("arm", name, names))
 
 
-def _claim(
-    study: str, scale: str, metric: str, more: str, less: str, qualities: Mapping[str, Quality]
-) -> Result:
+def _claim(study: str, scale: str, metric: str, more: str, less: str, qualities: Mapping[str, Quality]) -> Result:
     apart = qualities[more].draws[metric] - qualities[less].draws[metric]
     value = float(getattr(qualities[more], metric) - getattr(qualities[less], metric))
     lo, hi = (float(x) for x in np.quantile(apart, [0.025, 0.975]))

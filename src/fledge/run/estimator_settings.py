@@ -43,9 +43,9 @@ class EstimatorCardSettings:
     estimators: tuple[str, ...] = ()
     """Names of the table of estimators, or `module:Name` for one's own."""
     arms: dict[str, dict[str, Scalar]] = field(default_factory=dict)
-    """Arm → `estimator` and its settings. `n_estimates` and `batch` of its own; `share_task`: one task for all lifetimes
-    of an estimate; `twin.…`: settings of a twin with the same mean but less variance, which the mean is taken from
-    (`twin.n_estimates`, `twin.share_task` …)."""
+    """Arm → `estimator` and its settings. `n_estimates` and `batch` of its own; `share_task`: one task for all
+    lifetimes of an estimate; `twin.…`: settings of a twin with the same mean but less variance, which the mean is
+    taken from (`twin.n_estimates`, `twin.share_task` …)."""
     only: tuple[str, ...] = ()
     """Arms to measure; empty: all of them."""
     sc_coefs: tuple[float, ...] = ()
