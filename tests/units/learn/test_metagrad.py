@@ -153,7 +153,11 @@ def many_on_a_bandit():
     """4,000 estimates of the corrected gradient, with and without a leave-one-out baseline, and ES."""
 
     def estimates(key):
-        ways = (MetaGrad(BANDIT, n_lifetimes=4), MetaGrad(BANDIT, n_lifetimes=4, baseline="none"), ES(BANDIT, n_pairs=4))
+        ways = (
+            MetaGrad(BANDIT, n_lifetimes=4),
+            MetaGrad(BANDIT, n_lifetimes=4, baseline="none"),
+            ES(BANDIT, n_pairs=4),
+        )
         return [way.estimate(key, SCHEDULE, jnp.array([1.0, 0.2, 0.0]))[0] for way in ways]
 
     return [np.asarray(x) for x in jax.jit(jax.vmap(estimates))(jax.random.split(KEY, 4_000))]
