@@ -89,7 +89,7 @@ def draw_plane(names: Sequence[str], results: Sequence[Result]) -> Drawn:
     caption = (
         "Squared bias (mean over points and coordinates, less what sampling noise adds) over the summed variance of "
         "one estimate. Lower left is better. Bars: 95 % of what sampling noise could have made of it. Filled: no other "
-        "arm is better in both. Crosses: published."
+        "arm is better in both. Crosses: published. Bars that leave the picture belong to arms whose bias is not known."
     )
     return _draw("plane", "Bias and variance", caption, names, results, "squared bias")
 
@@ -117,6 +117,10 @@ def _draw(name: str, title: str, caption: str, names: Sequence[str], results: Se
         _group(axes, members, SERIES[i % len(SERIES)], _MARKS[(i // len(SERIES)) % len(_MARKS)])
     if metric == "squared bias":
         axes.axhline(0.0, color=MUTED, linewidth=0.8)
+        # What is not known to be above nought does not set the scale.
+        known = [row["value"] for row in rows if row["lo"] > 0] + [row["published"] or 0.0 for row in rows]
+        top = max(known, default=0.0) or max(row["value"] for row in rows) or 1.0
+        axes.set_ylim(-0.15 * abs(top), 1.15 * abs(top))
     else:
         axes.set_ylim(min(-0.05, *(row["value"] - 0.05 for row in rows)), 1.05)
     axes.set_xlabel("variance of one estimate")
