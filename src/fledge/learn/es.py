@@ -82,7 +82,7 @@ class ES(GradientEstimator):
         keys = [jax.random.split(k, self.n_pairs) for k in keys_lives]
         first, weight = choose_window(key_window, self.lifetime.n_updates, self.window, self.start, self.objective)
         n_seen = self.lifetime.n_batches if self.window is None else self.window + 1
-        weights = jax.vmap(weight)(first + jnp.arange(n_seen))
+        weights = jax.vmap(lambda n: jnp.asarray(weight(n)))(first + jnp.arange(n_seen))
 
         def fitness(key: Array, key_task: Array, move: Array) -> Array:
             own = self.lifetime.sample_task(key_task) if task is None else task

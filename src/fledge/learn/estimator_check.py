@@ -116,7 +116,7 @@ def _shapes(estimator: GradientEstimator, eta: PyTree, task: Task) -> Iterator[F
 
 
 def _truth(estimator: Any, lifetime: Lifetime, eta: PyTree, task: Task) -> Moments:
-    objective = getattr(estimator, "objective", "auc")
+    objective: Any = getattr(estimator, "objective", "auc")
     if objective not in ("auc", "final"):
         raise ConfigError(f"objective is 'auc' or 'final', not {objective!r}.")
     exact, _ = jax.jit(Enumerated(lifetime, objective=objective).estimate)(jax.random.key(0), eta, task)

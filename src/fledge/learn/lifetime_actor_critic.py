@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from fledge.core.contracts import Env
+from fledge.core.errors import ConfigError
+from fledge.core.spaces import Discrete
 from fledge.core.types import Task
 from fledge.learn.lifetimes import Lifetime
 from fledge.learn.surrogates import Surrogate, advantages, discounts
@@ -67,8 +69,15 @@ class ActorCriticLifetime(Lifetime):
     eta: Literal["constant", "context"] = eqx.field(static=True, default="constant")
     flip_every: int = eqx.field(static=True, default=0)
 
+    def __check_init__(self) -> None:
+        if not self.env.fixed_length or not isinstance(self.env.action_space, Discrete):
+            raise ConfigError(
+                f"{type(self.env).__name__} has episodes of varying length or continuous actions; this lifetime wants "
+                "fixed_length and Discrete actions."
+            )
+
     @property
-    def episode_len(self) -> int:  # type: ignore[override]
+    def episode_len(self) -> int:
         return self.env.horizon
 
     def sample_task(self, key: Key[Array, ""]) -> Task:
@@ -76,7 +85,7 @@ class ActorCriticLifetime(Lifetime):
 
     def begin(self, key: Key[Array, ""], eta: PyTree[Array], task: Task) -> Life:
         key_policy, key_critic = jax.random.split(key)
-        n_obs, n_actions = self.env.observation_space.shape[0], self.env.action_space.n
+        n_obs, n_actions = self.env.observation_space.n_features, self.env.action_space.n_features
         policy = layers(key_policy, (n_obs, self.width, self.width, n_actions))
         critic = layers(key_critic, (n_obs, self.width, self.width, 1))
         return Life(policy, critic, jnp.zeros(N_REMEMBERED))

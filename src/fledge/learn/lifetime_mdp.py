@@ -48,7 +48,7 @@ class TabularLifetime(Lifetime):
     values: Literal["none", "exact"] = eqx.field(static=True, default="none")
 
     @property
-    def episode_len(self) -> int:  # type: ignore[override]
+    def episode_len(self) -> int:
         return self.env.horizon
 
     def sample_task(self, key: Key[Array, ""]) -> MDP:

@@ -14,6 +14,7 @@ Reference: Vuorio et al. 2022, An Investigation of the Bias-Variance Tradeoff in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
@@ -29,6 +30,8 @@ from fledge.learn.lifetimes import Lifetime, Objective, live, no_gradient, outer
 from fledge.learn.surrogates import PolicyGradient, Surrogate
 
 Baseline = Literal["loo", "none", "fixed", "critic"]
+Weight = Callable[[Array], Array | float]
+"""The outer weight w_n of batch n."""
 
 
 class MetaGrad(GradientEstimator):
@@ -184,7 +187,7 @@ class MetaGrad(GradientEstimator):
             return jnp.broadcast_to(self.constants[n], returns.shape)
         return jnp.zeros_like(returns)
 
-    def _window(self, key: Key[Array, ""]) -> tuple[Int[Array, ""], object]:
+    def _window(self, key: Key[Array, ""]) -> tuple[Int[Array, ""], Weight]:
         """The window's first batch, and the weight of batch n in the outer objective."""
         return choose_window(key, self.lifetime.n_updates, self.window, self.start, self.objective)
 
@@ -205,12 +208,13 @@ def skip(
 ) -> PyTree:
     """Several lives, lived without gradients up to batch `first`."""
 
-    def one(life: PyTree, task: Task, key: Key[Array, ""], n: Array) -> PyTree:
-        return live(lifetime, key, life, eta, task, surrogate, n[None])[0]
+    def one_more(n: Array, now: PyTree) -> PyTree:
+        batch = jnp.asarray(n)[None]
+        return jax.vmap(lambda life, task, key: live(lifetime, key, life, eta, task, surrogate, batch)[0])(
+            now, tasks, keys
+        )
 
-    return jax.lax.fori_loop(
-        0, first, lambda n, now: jax.vmap(lambda *x: one(*x, jnp.asarray(n)))(now, tasks, keys), lives
-    )
+    return jax.lax.fori_loop(0, first, one_more, lives)
 
 
 def check_window(window: int | None, start: int | None, n_updates: int) -> None:
@@ -233,7 +237,7 @@ def check_window(window: int | None, start: int | None, n_updates: int) -> None:
 
 def choose_window(
     key: Key[Array, ""], n_updates: int, window: int | None, start: int | None, objective: Objective
-) -> tuple[Int[Array, ""], object]:
+) -> tuple[Int[Array, ""], Weight]:
     """The first batch of a window of K updates, and the outer weight of each batch.
 
     A window at a random place counts its mean return, so that its length does not scale the gradient.

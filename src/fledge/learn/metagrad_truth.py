@@ -51,7 +51,7 @@ class Enumerated(GradientEstimator):
             probability, returns = chance(self.lifetime, choice, scripts, eta, task, self.surrogate)
             return probability * jnp.sum(weights * returns)
 
-        return jnp.sum(jax.vmap(one)(scripts.choices))
+        return jnp.sum(jax.vmap(one)(jnp.asarray(scripts.choices)))
 
 
 class Scripts(eqx.Module):

@@ -133,9 +133,9 @@ def _measure(job: Job, bench: Bench, store: Store, clock: Clock) -> None:
             store.add(name, i, found, seconds)
             clock.note()
         job.tell(f"{name}: measured at {len(bench.problem.points)} point(s).")
-        found = [store.get(name, i) for i in range(len(bench.problem.points))]
+        kept = [store.get(name, i) for i in range(len(bench.problem.points))]
         if arm is not None and not arm.sweep:
-            for part in ignored(found, bench.problem.points[0].eta):
+            for part in ignored(kept, bench.problem.points[0].eta):
                 job.tell(
                     f"Warning: {name} gives {part} a gradient of exactly zero in every estimate. The update does not "
                     "depend on it, or the way to it is cut (a window that is shorter than the lifetime)."
