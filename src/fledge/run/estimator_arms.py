@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from fledge.core.contracts import EstimatorCard
+from fledge.core.contracts import EstimatorCard, GradientEstimator
 from fledge.core.errors import ConfigError, unknown
 from fledge.learn.estimator_bench import Measure, Moments, parts_sampler, sampler
 from fledge.learn.estimator_problems import Grid, Point, Problem, make_problem
 from fledge.learn.estimators import make_estimator, refuse_shaped, require_card
 from fledge.learn.metagrad import MetaGrad
-from fledge.learn.metagrad_truth import Enumerated, FiniteDifferences
+from fledge.learn.metagrad_truth import Enumerated
 from fledge.run.estimator_settings import EstimatorCardSettings
 from fledge.run.settings import Scalar
 
@@ -149,13 +149,15 @@ class Bench:
         how = self.config.truth
         n = limited(self.config, how.n_estimates)
         if "truth" not in self._programs:
-            differences = FiniteDifferences(
-                self.problem.lifetime,
-                how.step,
-                how.richardson,
-                how.n_lifetimes,
-                how.expected,
-                self.config.objective,  # type: ignore[arg-type]
-            )
-            self._programs["truth"] = Measure(sampler(differences, self.problem.lifetime), min(how.batch, n))
+            draw = sampler(self.reference(), self.problem.lifetime)
+            self._programs["truth"] = Measure(draw, min(how.batch, n))
         return self._programs["truth"](self.key("truth", i), point.eta, point.task, n)
+
+    def reference(self) -> GradientEstimator:
+        """The estimator whose mean is the truth, where not every outcome can be listed."""
+        how, objective = self.config.truth, self.config.objective
+        common = {"n_lifetimes": how.n_lifetimes, "expected": how.expected, "objective": objective}
+        if how.estimator:
+            return make_estimator(how.estimator, self.problem.lifetime, common)
+        own = {"step": how.step, "richardson": how.richardson}
+        return make_estimator("finite-differences", self.problem.lifetime, {**common, **own})

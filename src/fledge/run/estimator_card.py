@@ -52,6 +52,11 @@ class EstimatorCardProgram:
         except FledgeError as error:
             return [str(error)]
         found = []
+        if bench.problem.truth == "differences":
+            try:
+                bench.reference()
+            except FledgeError as error:
+                found.append(f"truth: {error}")
         for arm in bench.arms:
             for one in (arm, *([arm.twin] if arm.twin else [])):
                 try:

@@ -20,6 +20,9 @@ class GridSettings:
 class TruthSettings:
     """How the gradient is known where not every outcome can be listed: central differences, common random numbers."""
 
+    estimator: str = ""
+    """Empty: differences. Or the estimator whose mean stands for the truth, where η has too many numbers for them."""
+
     n_estimates: int = 20_000
     step: float = 0.2
     richardson: bool = True
