@@ -134,7 +134,9 @@ def _measure(job: Job, bench: Bench, store: Store, clock: Clock) -> None:
             found = bench.truth(i) if arm is None else bench.draw(arm, i)
             seconds = time.perf_counter() - begun
             if not np.isfinite(found.mean).all():
-                job.tell(f"{name} at {point.label}: some estimates are not finite numbers; it is left out of nothing.")
+                job.tell(
+                    f"{name} at {point.label}: some estimates are not finite numbers; its rows will not be either."
+                )
             store.add(name, i, found, seconds)
             clock.note()
         job.tell(f"{name}: measured at {len(bench.problem.points)} point(s).")
