@@ -76,10 +76,10 @@ def cp(recipe: Annotated[str, typer.Argument(help="The recipe to copy.")], to: P
 
 @app.command()
 def check(
-    what: Annotated[str, typer.Argument(metavar="FILE.toml|RECIPE|env", help="What to examine.")],
-    target: Annotated[Optional[str], typer.Argument(metavar="[MODULE:NAME]", help="After 'env'.")] = None,  # noqa: UP045
+    what: Annotated[str, typer.Argument(metavar="FILE.toml|RECIPE|env|estimator", help="What to examine.")],
+    target: Annotated[str | None, typer.Argument(metavar="[MODULE:NAME]", help="After 'env' or 'estimator'.")] = None,
 ) -> None:
-    """Examine a recipe, or an environment of your own (env MODULE:NAME), before spending an hour."""
+    """Examine a recipe, or an environment or gradient estimator of your own (env|estimator MODULE:NAME)."""
     from fledge.run import check as checks
     from fledge.run.launch import prepare
 
@@ -88,6 +88,10 @@ def check(
         if target is None:
             raise ConfigError("Which environment? Write: fledge check env MODULE:NAME (or a name of 'fledge ls envs').")
         line = checks.check_environment(target)
+    elif what == "estimator":
+        if target is None:
+            raise ConfigError("Which estimator? Write: fledge check estimator MODULE:NAME (or a name such as sc).")
+        line = checks.check_estimator(target)
     elif target is not None:
         raise ConfigError(f"'{target}' is one word too many. Write: fledge check {what}")
     else:

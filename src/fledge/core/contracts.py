@@ -232,6 +232,8 @@ class EstimatorCard(eqx.Module):
     biased_by: tuple[str, ...] = eqx.field(static=True, default=())
     memory: str = eqx.field(static=True, default="O(K)")
     trajectories: str = eqx.field(static=True, default="(N + 1) B")
+    shaped: bool = eqx.field(static=True, default=False)
+    """Whether returns are ranked or rescaled first: then the estimate is a direction and no gradient."""
 
 
 class GradientEstimator(eqx.Module):

@@ -36,6 +36,7 @@ _RADT = "Schmied et al. 2024 (RA-DT)"
 _RADT_ROOM = {"start": "corner", "moves": "dpt", "held_out": 0.2}
 _PERMUTED = {"permuted": True, "moves": "dpt", "held_out": 0.1}
 
+_META = "Vuorio et al. 2022, bias-variance of meta-gradients"
 _RL2 = "Duan et al. 2016 (RL²)"
 _TANG = "Tang et al. 2021"
 _DICE = "Farquhar et al. 2019 (Loaded DiCE)"
@@ -228,6 +229,11 @@ FAMILIES: dict[str, FamilyRow] = {
     ),
     "semicircle": FamilyRow(
         "fledge.envs.pointnav:Semicircle", "a cart that steers to a hidden point of a half circle", _HYPER
+    ),
+    # goalmaze.py
+    "goal-maze": FamilyRow("fledge.envs.goalmaze:GoalMaze", "3×3 room, a good and a bad goal that look alike", _META),
+    "goal-maze-5": FamilyRow(
+        "fledge.envs.goalmaze:GoalMaze", "5×5 room, a good and a bad goal", _META, {"side": 5, "horizon": 16}
     ),
     # cheetah.py, ant.py, random_bodies.py: MuJoCo
     "cheetah-dir": FamilyRow("fledge.envs.cheetah:CheetahDir", "half-cheetah, run left or right", _VARIBAD),

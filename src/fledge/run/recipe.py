@@ -46,6 +46,11 @@ KINDS: dict[str, Kind] = {
         "fledge.run.memory_gradients:PROGRAM",
         "look at memories before they have learnt anything",
     ),
+    "estimator-card": Kind(
+        "fledge.run.estimator_settings:EstimatorCardSettings",
+        "fledge.run.estimator_card:PROGRAM",
+        "bias and variance of meta-gradient estimators against a known gradient",
+    ),
 }
 """Name → kind. A studio's own kind is one more row."""
 
