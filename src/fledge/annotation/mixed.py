@@ -77,9 +77,9 @@ class _Equations:
             )
         self.owner = np.concatenate([np.full(self.sizes[i], i) for i in others]) if others else np.zeros(0, int)
         self.group, self.matrix = groups[self.big], matrix
-        self.gram_cache: tuple[bool, tuple[np.ndarray, ...]] = (False, ())
+        self.gram_cache: tuple[bool, tuple[Any, ...]] = (False, ())
 
-    def gram(self, weight: np.ndarray | None) -> tuple[np.ndarray, ...]:
+    def gram(self, weight: np.ndarray | None) -> tuple[Any, ...]:
         """Z'WZ and so on, without the penalty; kept where all weights are 1."""
         if weight is None and self.gram_cache[0]:
             return self.gram_cache[1]
@@ -87,7 +87,7 @@ class _Equations:
         k = self.sizes[self.big]
         diagonal = np.bincount(self.group, w, k)
         picker = scipy.sparse.csr_array((w, (self.group, np.arange(len(w)))), (k, len(w)))
-        cross = (picker @ self.small).toarray()
+        cross = scipy.sparse.csr_array(picker @ self.small)
         cross_x = picker @ self.matrix
         weighted = scipy.sparse.csr_array(scipy.sparse.diags_array(w) @ self.small)
         found = (
@@ -108,8 +108,8 @@ class _Equations:
         wy = response if weight is None else weight * response
         d = diagonal + precision[self.big]
         right_big = np.bincount(self.group, wy, self.sizes[self.big])
-        scaled = cross / d[:, None]
-        left = small - cross.T @ scaled
+        scaled = scipy.sparse.csr_array(scipy.sparse.diags_array(1 / d) @ cross)  # few annotators per item: sparse
+        left = small - (cross.T @ scaled).toarray()
         left[np.diag_indices_from(left)] += precision[self.owner]
         factor = scipy.linalg.cho_factor(left, lower=True) if len(left) else None
         mixed_x = small_x - scaled.T @ cross_x
