@@ -32,8 +32,8 @@ class Fit:
     n: int
     n_clusters: tuple[int, ...]
     """In each grouping."""
-    few_clusters: bool = False
-    """Judge by a t (and F) distribution with one degree of freedom less than clusters, instead of the normal."""
+    dof: float = np.inf
+    """Degrees of freedom of the t and F distributions that judge; infinite for the normal and χ²."""
 
     @property
     def se(self) -> Float[np.ndarray, " coefficient"]:
@@ -55,7 +55,7 @@ class Fit:
     def _judge(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         value = weights @ self.params
         se = np.sqrt(np.clip(np.einsum("ij,jk,ik->i", weights, self.cov, weights), 0, None))
-        law = distributions.t(min(self.n_clusters) - 1) if self.few_clusters else distributions.norm
+        law = distributions.t(self.dof)  # the normal, where dof is infinite
         score = np.divide(value, se, out=np.full(len(se), np.nan), where=se > 0)
         return value, se, law.ppf(0.975) * se, 2 * law.sf(np.abs(score))
 
@@ -70,9 +70,10 @@ class Fit:
             raise unknown("term", term, sorted({name.partition("[")[0] for name in self.names}))
         b, v = self.params[own], self.cov[np.ix_(own, own)]
         wald = float(b @ np.linalg.pinv(v) @ b)
-        if self.few_clusters:
-            return float(distributions.f.sf(wald / len(own), len(own), min(self.n_clusters) - 1))
-        return float(distributions.chi2.sf(wald, len(own)))
+        if np.isinf(self.dof):
+            return float(distributions.chi2.sf(wald, len(own)))
+        left = self.dof - len(own) + 1  # Hotelling's T²: the covariance is estimated too
+        return float(distributions.f.sf(wald * left / (self.dof * len(own)), len(own), left)) if left > 0 else 1.0
 
 
 def design(rows: Frame, terms: Sequence[str], reference: Any = None) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -138,12 +139,15 @@ def regress(
         terms: see `design`.
         reference: the condition that others are compared with; by default the first.
         cluster: one or two columns; covariances add up as V_annotator + V_item − V_both.
-        few_clusters: see `Fit`.
+        few_clusters: for studies with fewer than a hundred annotators or so in a condition, where the usual intervals
+            are too narrow: a t distribution with one degree of freedom less than the clusters of the smallest
+            condition, and (linear) a covariance from leaving out one cluster at a time.
 
     Raises:
         ConfigError, DataError: as `design`; or answers other than 0 and 1 in a logit.
 
-    Reference: Cameron, Gelbach & Miller, Journal of Business & Economic Statistics 29, 2011.
+    Reference: Cameron, Gelbach & Miller, Journal of Business & Economic Statistics 29, 2011; for few clusters
+        MacKinnon, Nielsen & Webb, Jackknife inference with two-way clustering, 2024.
     """
     if not 1 <= len(cluster) <= 2:
         raise ConfigError(f"Clusters are one or two columns (annotator, item), not {len(cluster)}.")
@@ -161,7 +165,34 @@ def regress(
     else:
         raise unknown("model", model, ("linear", "logit"))
     sizes = tuple(int(groups[:, i].max()) + 1 for i in range(groups.shape[1]))
-    return Fit(names, np.asarray(fit.params), _positive(np.asarray(fit.cov_params())), len(rows), sizes, few_clusters)
+    cov, dof = np.asarray(fit.cov_params()), np.inf
+    if few_clusters:
+        dof = min(int(rows.groupby("condition")[name].nunique().min()) for name in cluster) - 1.0
+        if model == "linear":
+            cov = _jackknife(matrix, values, groups)
+    return Fit(names, np.asarray(fit.params), _positive(cov), len(rows), sizes, float(max(dof, 1.0)))
+
+
+def _jackknife(matrix: np.ndarray, values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The covariance of least squares from leaving out a cluster at a time; two groupings add up, less their cells."""
+    cov = sum(_leave_out(matrix, values, groups[:, i]) for i in range(groups.shape[1]))
+    if groups.shape[1] == 2:
+        cell = np.unique(groups[:, 0] * (int(groups[:, 1].max()) + 1) + groups[:, 1], return_inverse=True)[1]
+        cov = cov - _leave_out(matrix, values, cell)
+    return np.asarray(cov)
+
+
+def _leave_out(matrix: np.ndarray, values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    n, k = int(group.max()) + 1, matrix.shape[1]
+    gram, moment = np.zeros((n, k, k)), np.zeros((n, k))
+    for i in range(k):
+        moment[:, i] = np.bincount(group, matrix[:, i] * values, n)
+        for j in range(i, k):
+            gram[:, i, j] = gram[:, j, i] = np.bincount(group, matrix[:, i] * matrix[:, j], n)
+    left = np.linalg.pinv(gram.sum(axis=0) - gram, hermitian=True)  # a cluster may hold all there is of a level
+    away = np.einsum("gij,gj->gi", left, moment.sum(axis=0) - moment)
+    away -= np.linalg.solve(gram.sum(axis=0), moment.sum(axis=0))
+    return (n - 1) / n * away.T @ away
 
 
 def _positive(cov: np.ndarray) -> np.ndarray:
