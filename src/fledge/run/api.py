@@ -132,6 +132,10 @@ def report(folders: Sequence[Path | str], out: Path | str | None = None) -> Path
     """One page about one or more run folders (a study counts as its arms); returns the page's path."""
     from fledge.report.page import write_report
 
+    if len(folders) == 1 and (Path(folders[0]) / "analysis.json").exists():  # an annotation study has its own page
+        from fledge.report.instrument import write_instrument_report
+
+        return write_instrument_report(Path(folders[0]), Path(out) if out is not None else None)
     paths: list[Path] = []
     for folder in map(Path, folders):
         RunFolder.open(folder)

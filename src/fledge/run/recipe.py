@@ -36,6 +36,11 @@ KINDS: dict[str, Kind] = {
         "train an agent with a memory over a family of tasks",
     ),
     "study": Kind("fledge.run.settings:StudySettings", "fledge.run.study:PROGRAM", "several recipes side by side"),
+    "annotation-study": Kind(
+        "fledge.run.sensitivity:SensitivitySettings",
+        "fledge.run.sensitivity:PROGRAM",
+        "what an instrument does to labels and to the models trained on them",
+    ),
 }
 """Name → kind. A studio's own kind is one more row."""
 
