@@ -10,6 +10,7 @@ Where chance agreement is 1 (everybody always gives one and the same answer) a c
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -324,21 +325,27 @@ def agreement(
     point = Estimate(
         of_counts(table, measure, level), np.nan, np.nan, int((table.n.sum(axis=1) > 1).sum()), int(n_raters)
     )
-    rng = np.random.default_rng(seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         if over == "none":
             return point
         if over == "items":
             sums = how.sums(table, level)
-            draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=n_resamples)
-            drawn = how.combine(draws @ sums, table.values, level)
+            drawn = how.combine(_copies(len(sums), n_resamples, seed) @ sums, table.values, level)
         elif over == "annotators":
-            copies = rng.multinomial(n_raters, np.full(n_raters, 1 / n_raters), size=n_resamples).astype(float)
+            copies = _copies(n_raters, n_resamples, seed)
             drawn = np.array([of_counts(counts_of(rows, one), measure, level) for one in copies])
         else:
             raise unknown("way to resample (over)", over, ("items", "annotators", "none"))
     lo, hi = np.nanquantile(drawn, [0.025, 0.975])
     return point._replace(lo=float(lo), hi=float(hi))
+
+
+@lru_cache(maxsize=2)
+def _copies(n: int, n_resamples: int, seed: int) -> Float[np.ndarray, "draw unit"]:
+    """How often each of n units is drawn, in every resample. Kept, because many measures are taken of one study."""
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(float)
+    drawn.setflags(write=False)
+    return drawn
 
 
 def _measure(name: str, level: str) -> Measure:

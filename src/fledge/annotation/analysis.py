@@ -22,7 +22,7 @@ from fledge.annotation.crossed import (
 from fledge.annotation.curves import fit_power_law
 from fledge.annotation.effects import contrasts, regress
 from fledge.annotation.fieldwork import attrition, attrition_p, audit, deviations
-from fledge.annotation.frame import Frame, Study
+from fledge.annotation.frame import Frame, Study, answered
 from fledge.annotation.matrix import Crossed, LabelMode, cross_condition
 from fledge.annotation.mixed import cumulative_design_effects, fit_linear_mixed
 from fledge.annotation.prevalence import prevalence
@@ -111,14 +111,14 @@ def agreement_tables(study: Study, *, rule: Rule, n_resamples: int, seed: int = 
     between: Rows = []
     overall: dict[str, float] = {}
     for name in study.constructs:
+        frame = answered(study.frame, name)
         for condition in study.conditions:
-            for measure in WITHIN:
-                found = agreement(
-                    study.frame, name, measure=measure, conditions=[condition], n_resamples=n_resamples, seed=seed
-                )
+            own = frame[frame["condition"] == condition]
+            for measure in WITHIN if len(own) else ():
+                found = agreement(own, name, measure=measure, n_resamples=n_resamples, seed=seed)
                 row = {"construct": str(name), "condition": str(condition), "measure": measure}
                 within.append(row | {key: getattr(found, key) for key in found._fields})
-        table = wide(aggregate(study.frame, name, rule))
+        table = wide(aggregate(frame, name, rule))
         rng = np.random.default_rng(seed)
         chosen = rng.integers(len(table), size=(min(n_resamples, 300), len(table)))
         overall[str(name)] = krippendorff_alpha(table)

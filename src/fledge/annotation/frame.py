@@ -84,14 +84,14 @@ def answered(frame: Frame, construct: Any, conditions: Sequence[Any] | None = No
         ConfigError: there is no such construct or condition.
         DataError: it was never answered.
     """
-    known = list(dict.fromkeys(frame["construct"]))
+    known = constructs_of(frame)
     if construct not in known:
         raise unknown("construct", str(construct), map(str, known))
     rows = frame[frame["construct"] == construct]
     if conditions is not None:
         for name in conditions:
-            if name not in set(rows["condition"]):
-                raise unknown("condition", str(name), map(str, set(rows["condition"])))
+            if name not in conditions_of(rows):
+                raise unknown("condition", str(name), map(str, conditions_of(rows)))
         rows = rows[rows["condition"].isin(list(conditions))]
     rows = rows[rows["value"].notna()]
     if not len(rows):
@@ -101,12 +101,12 @@ def answered(frame: Frame, construct: Any, conditions: Sequence[Any] | None = No
 
 def conditions_of(frame: Frame) -> list[Any]:
     """The conditions, sorted by name."""
-    return sorted(set(frame["condition"]), key=str)
+    return sorted(frame["condition"].unique(), key=str)
 
 
 def constructs_of(frame: Frame) -> list[Any]:
     """The constructs, in the order of their first row."""
-    return list(dict.fromkeys(frame["construct"]))
+    return list(frame["construct"].unique())
 
 
 def codes(column: Any) -> tuple[Int[np.ndarray, " row"], list[Any]]:
