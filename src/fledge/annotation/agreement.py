@@ -1,4 +1,4 @@
-"""Agreement of annotators, or of conditions: percent, Cohen, Fleiss, Krippendorff, Gwet, intraclass correlation, entropy.
+"""Agreement of annotators, or of conditions: Cohen, Fleiss, Krippendorff, Gwet, intraclass correlation, entropy.
 
 Every measure but Cohen's and the intraclass correlation is a function of sums over items, so an interval costs one
 matrix product: resampling items reweights the sums. Resampling annotators counts a copied annotator's answers with
@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from fledge.annotation.frame import Frame, answered, codes
 from fledge.core.errors import ConfigError, ShapeError, unknown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from fledge.annotation.curves import fit_power_law
 from fledge.annotation.effects import contrasts, regress
 from fledge.annotation.fieldwork import attrition, attrition_p, audit, deviations
 from fledge.annotation.frame import Frame, Study, answered
-from fledge.annotation.matrix import Crossed, LabelMode, cross_condition
+from fledge.annotation.matrix import Crossed, LabelMode, Progress, cross_condition
 from fledge.annotation.mixed import cumulative_design_effects, fit_linear_mixed
 from fledge.annotation.prevalence import prevalence
 
@@ -145,7 +145,7 @@ def model_tables(
     n_resamples: int = 1000,
     folder: Path | None = None,
     n_jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, Any], dict[Any, Crossed]]:
     """The train × test matrix of every construct with everything that is read off it, and the scores themselves."""
     kept: dict[Any, Crossed] = {}
@@ -163,7 +163,7 @@ def model_tables(
             equal_size=equal_size,
             folder=folder,
             n_jobs=n_jobs,
-            progress=None if progress is None else lambda done, _, b=before: progress(b + done, total),
+            progress=_shifted(progress, before, total),
         )
         kept[name] = crossed
         for metric in METRICS:
@@ -176,6 +176,13 @@ def model_tables(
         tables["predictions_all"][str(name)] = alpha
         tables["n_train"][str(name)] = {str(key): n for key, n in crossed.n_train.items()}
     return tables, kept
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of a part, told as progress of the whole."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(before + done, total)
 
 
 def curve_fits(table: Frame, metric: str = "auc", test: str = "pooled") -> Rows:

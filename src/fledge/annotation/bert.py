@@ -73,7 +73,7 @@ class _Tokens:
     def __init__(self, torch: Any, tokenizer: Any, texts: Sequence[str], length: int, device: str) -> None:
         how: dict[str, Any] = {"truncation": True, "max_length": length} if length else {}
         table = tokenizer(list(texts), padding=True, return_tensors="pt", **how)
-        self.columns = {name: column for name, column in table.items()}
+        self.columns = dict(table.items())
         self.length = int(self.columns["input_ids"].shape[1])
         self.torch, self.device = torch, device
 

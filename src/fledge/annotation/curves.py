@@ -161,11 +161,11 @@ def fit_power_law(
     interval = np.full((2, 3), np.nan)
     if len(names) > 1:
         rng = np.random.default_rng(seed)
-        drawn = []
-        for copies in rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples):
-            drawn.append(_least_squares(n_labels, scores, copies[group].astype(float)))
+        copies = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
+        drawn = [_least_squares(n_labels, scores, one[group].astype(float)) for one in copies]
         interval = np.quantile(drawn, [0.025, 0.975], axis=0)
-    return PowerLaw(*best.tolist(), interval)
+    limit, gap, rate = best.tolist()
+    return PowerLaw(limit, gap, rate, interval)
 
 
 _RATES = np.linspace(0.05, 2.0, 79)

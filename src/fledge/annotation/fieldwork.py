@@ -99,15 +99,18 @@ def deviations(frame: Frame) -> list[str]:
     if table["items"].nunique() > 1:
         found.append("Conditions do not share all items: " + _listed(table, "items") + ".")
     lost = attrition(frame)
-    for row in lost[lost["missing_share"] > 0].to_dict("records"):
-        found.append(
-            f"{row['construct']} in condition {row['condition']}: {row['asked'] - row['answered']} of {row['asked']} "
-            f"answers are missing; {row['annotators_without']} annotators gave none."
-        )
+    found += [
+        f"{str(row['construct']).replace('_', ' ')} in condition {row['condition']}: "
+        f"{row['asked'] - row['answered']} of {row['asked']} answers are missing; "
+        f"{row['annotators_without']} annotators gave none."
+        for row in lost[lost["missing_share"] > 0].to_dict("records")
+    ]
     if "position" in frame.columns and frame["position"].notna().any():
         orders = shown.groupby("item")["position"].nunique()
         if (orders == 1).all() and len(shown) > len(orders):
-            found.append("Every item was shown at one and the same position, so position and item cannot be told apart.")
+            found.append(
+                "Every item was shown at one and the same position, so position and item cannot be told apart."
+            )
     return found
 
 

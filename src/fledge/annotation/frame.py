@@ -4,7 +4,7 @@
 |---|---|
 | `item`, `annotator`, `condition`, `construct` | names: text or whole numbers |
 | `value` | the answer as a number (0 and 1 for yes/no); NaN where there is none |
-| `missing_code` | why there is none (`not_asked`, `dropped_out`, `dont_know`, `refused`, `unparsable`); "" beside a value |
+| `missing_code` | why there is none: one of `MISSING_CODES`; "" beside a value |
 | `position` | 1, 2, … in the annotator's sequence; optional |
 | `text` | of the item, optional; statistics never look at it |
 | `split` | `train` or `test`, the same for all rows of an item; optional |
@@ -28,6 +28,7 @@ Frame = Any
 KEYS = ("item", "annotator", "condition", "construct")
 COLUMNS = (*KEYS, "value", "missing_code", "position", "text")
 MISSING_CODES = ("not_asked", "dropped_out", "dont_know", "refused", "unparsable")
+"""Never answered for different reasons; none of them is a "no"."""
 EXTRA = "annotation"
 
 

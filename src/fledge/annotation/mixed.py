@@ -49,7 +49,13 @@ class MixedFit:
         """Fixed effects: `term, value, se, lo, hi, p`."""
         half = 1.96 * self.se
         return pandas().DataFrame(
-            {"term": self.names, "value": self.params, "se": self.se, "lo": self.params - half, "hi": self.params + half}
+            {
+                "term": self.names,
+                "value": self.params,
+                "se": self.se,
+                "lo": self.params - half,
+                "hi": self.params + half,
+            }
             | {"p": 2 * norm.sf(np.abs(self.params / self.se))}
         )
 
@@ -114,7 +120,9 @@ class _Equations:
         factor = scipy.linalg.cho_factor(left, lower=True) if len(left) else None
         mixed_x = small_x - scaled.T @ cross_x
         right_small = self.small.T @ wy - scaled.T @ right_big
-        inner = scipy.linalg.cho_solve(factor, np.c_[mixed_x, right_small]) if factor else np.zeros((0, xx.shape[0] + 1))
+        inner = (
+            scipy.linalg.cho_solve(factor, np.c_[mixed_x, right_small]) if factor else np.zeros((0, xx.shape[0] + 1))
+        )
         fixed = xx - cross_x.T @ (cross_x / d[:, None]) - mixed_x.T @ inner[:, :-1]
         right_x = self.matrix.T @ wy - cross_x.T @ (right_big / d) - mixed_x.T @ inner[:, -1]
         fixed_factor = scipy.linalg.cho_factor(fixed, lower=True)
@@ -260,7 +268,11 @@ def _search(deviance: Any, n: int, start: float) -> np.ndarray:
         lambda x: deviance(np.clip(x, -14.0, 6.0)) + 10 * np.sum(np.clip(np.abs(x + 4) - 10, 0, None) ** 2),
         np.full(n, start),
         method="Nelder-Mead",
-        options={"xatol": 1e-3, "fatol": 1e-4, "initial_simplex": np.vstack([np.full(n, start), start + 2 * np.eye(n)])},
+        options={
+            "xatol": 1e-3,
+            "fatol": 1e-4,
+            "initial_simplex": np.vstack([np.full(n, start), start + 2 * np.eye(n)]),
+        },
     )
     return np.clip(found.x, -14.0, 6.0)
 

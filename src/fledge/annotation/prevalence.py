@@ -46,7 +46,9 @@ def clustered_mean(
     Reference: Binder 1983; Kish 1965 (design effect).
     """
     if len(values) != len(cluster) or not len(values):
-        raise ShapeError(f"One cluster for each of one answer or more was wanted, but {len(values)} and {len(cluster)}.")
+        raise ShapeError(
+            f"One cluster for each of one answer or more was wanted, but {len(values)} and {len(cluster)}."
+        )
     weight = np.ones(len(values)) if weights is None else np.asarray(weights, float)
     mean = float(np.sum(weight * values) / weight.sum())
     totals = np.bincount(cluster, weight * (values - mean))
@@ -183,7 +185,9 @@ def post_stratify(
             raise ConfigError(f"Shares of '{name}' add up to {sum(wanted.values()):g}, not 1. Give all levels.")
         there = set(attributes[name])
         if empty := sorted(map(str, set(wanted) - there)):
-            raise DataError(f"Nobody in the sample has {name} = {', '.join(empty)}: no weight can stand in. Merge levels.")
+            raise DataError(
+                f"Nobody in the sample has {name} = {', '.join(empty)}: no weight can stand in. Merge levels."
+            )
         if more := sorted(map(str, there - set(wanted))):
             raise DataError(f"Annotators have {name} = {', '.join(more)}, which has no share. Add it, or recode them.")
         level, names = codes(attributes[name])
@@ -196,8 +200,8 @@ def post_stratify(
         if off < tolerance:
             return weight * len(weight) / weight.sum()
     raise ConfigError(
-        f"Raking did not reach the shares in {n_steps} rounds (still {off:.2g} off): some combination has no annotator. "
-        "Use fewer attributes or merge levels."
+        f"Raking did not reach the shares in {n_steps} rounds (still {off:.2g} off): some combination has no "
+        "annotator. Use fewer attributes or merge levels."
     )
 
 

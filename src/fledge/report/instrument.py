@@ -14,7 +14,7 @@ import numpy as np
 from fledge.core.curves import Curves, read_curves
 from fledge.core.errors import DataError
 from fledge.core.files import parse_json, read_text, to_json, write_text
-from fledge.core.records import RunRecord, read_record
+from fledge.core.records import RunRecord, read_record, read_results
 from fledge.report.instrument_figures import draw_dots, draw_heat, draw_learning, said_of
 from fledge.report.page import save_figures, templates
 from fledge.report.style import Drawn
@@ -55,12 +55,18 @@ def write_instrument_report(folder: Path, page: Path | None = None) -> Path:
     figures = {drawn.name: drawn for drawn in draw_all(tables, curves)}
     beside = page.with_name(f"{page.stem}_files")
     save_figures(list(figures.values()), beside)
+    results = read_results(folder / "results.csv") if (folder / "results.csv").exists() else []
     environment = templates()
     environment.filters |= {"said_of": said_of, "pct": _percent, "num": _number, "p": _p_value}
     html = environment.get_template(_TEMPLATE).render(
         title=tables["title"],
         t=tables,
-        figures=figures, sentences=summary(tables), record=record, beside=beside.name, by=_by
+        figures=figures,
+        sentences=summary(tables),
+        record=record,
+        beside=beside.name,
+        by=_by,
+        judged=[row for row in results if row.verdict],
     )
     return write_text(page, html)
 
@@ -76,7 +82,8 @@ def draw_all(tables: Mapping[str, Any], curves: Curves) -> list[Drawn]:
             shares,
             name="prevalence",
             title="How often each construct is found",
-            caption="Share of positive answers by condition; bars are 95 % intervals with annotators as clusters." + note,
+            caption="Share of positive answers by condition; bars are 95 % intervals with annotators as clusters."
+            + note,
             label="positive answers, %",
             scale=100,
             planted=planted,
@@ -98,6 +105,7 @@ def draw_all(tables: Mapping[str, Any], curves: Curves) -> list[Drawn]:
                 label="difference, percentage points",
                 scale=100,
                 zero=True,
+                order=tables["about"]["conditions"],
             )
         )
     alphas = [row for row in tables["within"] if row["measure"] == "alpha"]
@@ -203,7 +211,8 @@ def summary(tables: Mapping[str, Any]) -> list[str]:
         text = f"{said_of(construct).capitalize()}: from {_percent(low['value'])} of answers under {low['condition']} "
         text += f"to {_percent(high['value'])} under {high['condition']}"
         if construct in tables["joint_p"]:
-            text += f" (all conditions alike: p = {_p_value(tables['joint_p'][construct])})"
+            p = _p_value(tables["joint_p"][construct])
+            text += f" (all conditions alike: p {p if p[0] == '<' else '= ' + p})"
         if construct in tables["between_all"]:
             text += f"; aggregated labels of the conditions agree with α = {_number(tables['between_all'][construct])}"
         found.append(text + ".")
@@ -241,4 +250,6 @@ def _number(value: float | None, digits: int = 3) -> str:
 def _p_value(value: float | None) -> str:
     if value is None or not np.isfinite(value):
         return "–"
+    if value < 1e-16:
+        return "< 1e−16"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}".replace("e-0", "e-").replace("-", "−")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from fledge.core.curves import Curves
 from fledge.report.style import INK, MUTED, SERIES, Drawn, canvas, plain_axes, spread, to_svg
@@ -54,6 +54,7 @@ def draw_dots(
     scale: float = 1.0,
     zero: bool = False,
     planted: Mapping[tuple[str, str], float] | None = None,
+    order: Sequence[str] = (),
 ) -> Drawn:
     """A panel for each construct, a dot with its interval for each condition.
 
@@ -66,6 +67,7 @@ def draw_dots(
         scale: numbers are drawn times this (100 for percent); the CSV holds them as they are.
         zero: draw a line at 0.
         planted: (construct, condition) → the truth, drawn as a hollow diamond.
+        order: of all conditions, so that each keeps its colour where some are left out.
     """
     constructs = list(dict.fromkeys(str(row["construct"]) for row in rows))
     figure, panels = _panels(len(constructs), 3.1)
@@ -77,13 +79,16 @@ def draw_dots(
             axes.axhline(0, color=MUTED, linewidth=1)
         for i, row in enumerate(own):
             value, lo, hi = (scale * float(np.nan if row[key] is None else row[key]) for key in ("value", "lo", "hi"))
-            colour = SERIES[i % len(SERIES)]
+            condition = str(row["condition"])
+            colour = SERIES[(order.index(condition) if condition in order else i) % len(SERIES)]
             if not np.isnan(lo):
                 axes.plot([i, i], [lo, hi], color=colour, linewidth=2.4, solid_capstyle="round")
             axes.plot(i, value, "o", color=colour, markersize=7)
-            if planted and (construct, str(row["condition"])) in planted:
-                truth = scale * planted[(construct, str(row["condition"]))]
-                axes.plot(i + 0.22, truth, marker="D", markersize=6, markerfacecolor="none", color=INK, markeredgewidth=1.2)
+            if planted and (construct, condition) in planted:
+                truth = scale * planted[(construct, condition)]
+                axes.plot(
+                    i + 0.22, truth, marker="D", markersize=6, markerfacecolor="none", color=INK, markeredgewidth=1.2
+                )
         axes.set_xticks(range(len(own)), [str(row["condition"]) for row in own])
         axes.set_xlim(-0.6, len(own) - 0.4)
         axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -128,7 +133,7 @@ def draw_heat(
         for i, j in np.ndindex(values.shape):
             rows.append([heading, names_down[i], names_across[j], float(values[i, j])])
             if not np.isnan(values[i, j]):
-                colour = _LIGHT_TEXT if norm(values[i, j]) > 0.55 else _DARK_TEXT
+                colour = _LIGHT_TEXT if float(norm(float(values[i, j]))) > 0.55 else _DARK_TEXT
                 axes.text(j + 0.5, i + 0.5, show(values[i, j]), ha="center", va="center", color=colour, fontsize=10)
         axes.set_xticks(np.arange(len(names_across)) + 0.5, names_across)
         axes.set_yticks(np.arange(len(names_down)) + 0.5, names_down)
@@ -143,7 +148,7 @@ def draw_heat(
 
 
 def draw_learning(curves: Curves, *, metric: str, test: str, name: str, title: str, caption: str) -> Drawn:
-    """A panel for each construct (`task`), a line for each condition (`recipe`): the mean over repeats, and their range."""
+    """A panel for each construct (`task`), a line for each condition (`recipe`): mean and range over repeats."""
     chosen = curves.where(metric=metric, adapt=test)
     constructs = list(dict.fromkeys(chosen.task))
     figure, panels = _panels(max(1, len(constructs)), 3.4)
@@ -162,12 +167,16 @@ def draw_learning(curves: Curves, *, metric: str, test: str, name: str, title: s
             ends.append((str(line).removeprefix("condition "), float(mean[-1]), colour))
             rows += [[construct, line, *numbers] for numbers in zip(xs, mean, low, high, strict=True)]
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("training labels")
         _label_ends(axes, ends, max(float(x) for x in own.x))
     if panels:
         panels[0].set_ylabel(metric.replace("_", " "))
-    return Drawn(name, title, caption, to_svg(figure), ("construct", "condition", "labels", "mean", "low", "high"), rows)
+    return Drawn(
+        name, title, caption, to_svg(figure), ("construct", "condition", "labels", "mean", "low", "high"), rows
+    )
 
 
 def _by_rank(part: Curves) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

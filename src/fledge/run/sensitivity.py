@@ -87,7 +87,7 @@ class ModelSettings:
     equal_size: bool = False
     """Give every item equally many training labels in all conditions."""
     n_resamples: int = 1000
-    tuning: FineTuning = FineTuning()
+    tuning: FineTuning = field(default_factory=FineTuning)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,9 @@ class SensitivityProgram:
         if config.labels.rule not in RULES:
             found.append(f"labels.rule is one of {', '.join(RULES)}.")
         if config.model.backend not in ("tfidf", "embeddings", "huggingface") and ":" not in config.model.backend:
-            found.append(f"model.backend is tfidf, embeddings, huggingface or module:Name, not '{config.model.backend}'.")
+            found.append(
+                f"model.backend is tfidf, embeddings, huggingface or module:Name, not '{config.model.backend}'."
+            )
         if not config.model.seeds:
             found.append("model.seeds: give one or more.")
         if not all(0 < part <= 1 for part in config.curves.fractions):
@@ -167,7 +169,9 @@ class SensitivityProgram:
             found.append("curves.repeats, labels.n_resamples and model.n_resamples are 1 or more.")
         if not 0 < config.data.test_frac < 1:
             found.append(f"data.test_frac is a share in (0, 1), not {config.data.test_frac}.")
-        found += [f"published: '{key}' is not of the form 'arm: metric'." for key in config.published if ": " not in key]
+        found += [
+            f"published: '{key}' is not of the form 'arm: metric'." for key in config.published if ": " not in key
+        ]
         return found
 
     def seeded(self, config: SensitivitySettings, seeds: int) -> Mapping[str, Any]:
