@@ -257,7 +257,7 @@ def cohen_kappa(
     near = similarity(values, weights)
     joint = rows.T @ columns / there.sum()
     chance = np.outer(rows.mean(axis=0), columns.mean(axis=0))
-    return float(_corrected(np.sum(joint * near), np.sum(chance * near)))
+    return float(_corrected(np.asarray(np.sum(joint * near)), np.asarray(np.sum(chance * near))))
 
 
 def icc(ratings: Ratings, kind: Literal["1", "2", "3"] = "1") -> float:

@@ -92,7 +92,7 @@ def draws(crossed: Crossed, metric: str, *, n_resamples: int = 1000, seed: int =
 
 def _bounds(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lo, hi = np.nanquantile(drawn, [0.025, 0.975], axis=0)
-    return lo, hi
+    return np.asarray(lo), np.asarray(hi)
 
 
 def matrix_table(crossed: Crossed, metric: str, found: Draws) -> Frame:
@@ -120,14 +120,9 @@ def decompose(values: Float[np.ndarray, "*draw train test"]) -> dict[str, np.nda
     test = values.mean(axis=-2) - mean[..., None]
     diagonal = np.trace(values, axis1=-2, axis2=-1)
     own = diagonal / k - (values.sum(axis=(-2, -1)) - diagonal) / (k * (k - 1)) if k > 1 else np.zeros_like(mean)
-    return {
-        "mean": mean,
-        "train": train,
-        "test": test,
-        "own": own,
-        "train_range": np.ptp(train, axis=-1),
-        "test_range": np.ptp(test, axis=-1),
-    }
+    found = {"mean": mean, "train": train, "test": test, "own": own}
+    found |= {"train_range": np.ptp(train, axis=-1), "test_range": np.ptp(test, axis=-1)}
+    return {name: np.asarray(value) for name, value in found.items()}
 
 
 def effects_table(crossed: Crossed, metric: str, found: Draws) -> Frame:

@@ -155,8 +155,9 @@ def regress(
     matrix, names = design(rows, terms, reference)
     values = rows["value"].to_numpy(float)
     groups = np.stack([codes(rows[name])[0] for name in cluster], axis=1)
-    how = {"cov_type": "cluster", "cov_kwds": {"groups": groups if len(cluster) > 1 else groups[:, 0]}}
+    how: dict[str, Any] = {"cov_type": "cluster", "cov_kwds": {"groups": groups if len(cluster) > 1 else groups[:, 0]}}
     if model == "linear":
+        how = {} if few_clusters else how
         fit = need("statsmodels.regression.linear_model", EXTRA).OLS(values, matrix).fit(**how)
     elif model == "logit":
         if set(np.unique(values)) - {0.0, 1.0}:
@@ -189,8 +190,11 @@ def _leave_out(matrix: np.ndarray, values: np.ndarray, group: np.ndarray) -> np.
         moment[:, i] = np.bincount(group, matrix[:, i] * values, n)
         for j in range(i, k):
             gram[:, i, j] = gram[:, j, i] = np.bincount(group, matrix[:, i] * matrix[:, j], n)
-    left = np.linalg.pinv(gram.sum(axis=0) - gram, hermitian=True)  # a cluster may hold all there is of a level
-    away = np.einsum("gij,gj->gi", left, moment.sum(axis=0) - moment)
+    left, right = gram.sum(axis=0) - gram, moment.sum(axis=0) - moment
+    try:
+        away = np.linalg.solve(left, right[..., None])[..., 0]
+    except np.linalg.LinAlgError:  # a cluster holds all there is of a level
+        away = np.einsum("gij,gj->gi", np.linalg.pinv(left, hermitian=True), right)
     away -= np.linalg.solve(gram.sum(axis=0), moment.sum(axis=0))
     return (n - 1) / n * away.T @ away
 

@@ -213,13 +213,13 @@ def _texts(levels: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[A
     """Item → nonsense: common words, and for each construct words that are likelier the higher its level."""
     words = np.array([a + b + c for a in _SYLLABLES for b in _SYLLABLES for c in ("", "n", "s")], object)
     words = rng.permutation(words)
-    n_marks, common = 30, words[30 * len(levels) :]
+    n_marks, common = 12, words[12 * len(levels) :]
     found = {}
     for item in range(len(next(iter(levels.values())))):
         text = rng.choice(common, int(rng.integers(8, 19))).tolist()
         for i, level in enumerate(levels.values()):
             marks = words[n_marks * i : n_marks * (i + 1)]
-            text += rng.choice(marks, int(rng.binomial(4, 0.05 + 0.6 * level[item]))).tolist()
+            text += rng.choice(marks, int(rng.binomial(6, 0.1 + 0.6 * level[item]))).tolist()
         found[item] = " ".join(rng.permutation(text))
     return found
 

@@ -133,7 +133,7 @@ def draw_heat(
         for i, j in np.ndindex(values.shape):
             rows.append([heading, names_down[i], names_across[j], float(values[i, j])])
             if not np.isnan(values[i, j]):
-                colour = _LIGHT_TEXT if float(norm(float(values[i, j]))) > 0.55 else _DARK_TEXT
+                colour = _LIGHT_TEXT if values[i, j] - low > 0.55 * (high - low) else _DARK_TEXT
                 axes.text(j + 0.5, i + 0.5, show(values[i, j]), ha="center", va="center", color=colour, fontsize=10)
         axes.set_xticks(np.arange(len(names_across)) + 0.5, names_across)
         axes.set_yticks(np.arange(len(names_down)) + 0.5, names_down)
