@@ -336,6 +336,8 @@ def agreement(
             drawn = np.array([of_counts(counts_of(rows, one), measure, level) for one in copies])
         else:
             raise unknown("way to resample (over)", over, ("items", "annotators", "none"))
+    if np.isnan(drawn).all():  # undefined in every resample
+        return point
     lo, hi = np.nanquantile(drawn, [0.025, 0.975])
     return point._replace(lo=float(lo), hi=float(hi))
 

@@ -126,7 +126,7 @@ def agreement_tables(study: Study, *, rule: Rule, n_resamples: int, seed: int = 
             pair = table[:, [i, j]]
             there = ~np.isnan(pair).any(axis=1)
             drawn = [of_counts(counts(pair[rows]), "alpha") for rows in chosen]
-            lo, hi = np.nanquantile(drawn, [0.025, 0.975])
+            lo, hi = np.nanquantile(drawn, [0.025, 0.975]) if not np.isnan(drawn).all() else (np.nan, np.nan)
             between.append(
                 {"construct": str(name), "first": str(study.conditions[i]), "second": str(study.conditions[j])}
                 | {"value": krippendorff_alpha(pair), "lo": float(lo), "hi": float(hi), "n": int(there.sum())}

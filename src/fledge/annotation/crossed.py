@@ -91,8 +91,9 @@ def draws(crossed: Crossed, metric: str, *, n_resamples: int = 1000, seed: int =
 
 
 def _bounds(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    lo, hi = np.nanquantile(drawn, [0.025, 0.975], axis=0)
-    return np.asarray(lo), np.asarray(hi)
+    empty = np.isnan(drawn).all(axis=0)  # a class that no resample holds
+    lo, hi = np.nanquantile(np.where(empty, 0.0, drawn), [0.025, 0.975], axis=0)
+    return np.where(empty, np.nan, lo), np.where(empty, np.nan, hi)
 
 
 def matrix_table(crossed: Crossed, metric: str, found: Draws) -> Frame:

@@ -85,7 +85,7 @@ def draw_all(tables: Mapping[str, Any], curves: Curves) -> list[Drawn]:
             caption="Share of positive answers by condition; bars are 95 % intervals with annotators as clusters."
             + note,
             label="positive answers, %",
-            scale=100,
+            scale=100.0,
             planted=planted,
         )
     )
@@ -103,7 +103,7 @@ def draw_all(tables: Mapping[str, Any], curves: Curves) -> list[Drawn]:
                 caption="Difference of shares from the first condition, linear probability model; 95 % intervals "
                 "clustered by annotator and item at once.",
                 label="difference, percentage points",
-                scale=100,
+                scale=100.0,
                 zero=True,
                 order=tables["about"]["conditions"],
             )

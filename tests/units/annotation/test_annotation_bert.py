@@ -19,7 +19,7 @@ from fledge.core.errors import DataError  # noqa: E402
 from fledge.run.text import MeanEmbedding, PretrainedClassifier  # noqa: E402
 
 WORDS = [f"w{i}" for i in range(20)]
-QUICK = FineTuning(learning_rate=2e-2, batch_size=32, epochs=6, device="cpu")
+QUICK = FineTuning(learning_rate=1e-2, batch_size=16, epochs=12, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,10 @@ def test_the_epoch_with_the_best_held_out_accuracy_is_kept(classifier, training,
 
     monkeypatch.setattr(bert, "_scores", pretended)
     made = []
-    spied = replace(classifier, load=lambda: made.append(PretrainedClassifier(classifier.load.name)()) or made[-1])
+    short = replace(QUICK, epochs=6)
+    spied = replace(
+        classifier, settings=short, load=lambda: made.append(PretrainedClassifier(classifier.load.name)()) or made[-1]
+    )
     spied(training, training.texts[:3])
     assert torch.equal(made[0][0].classifier.weight.detach(), states[1])
 
