@@ -216,10 +216,10 @@ def _texts(levels: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[A
     n_marks, common = 12, words[12 * len(levels) :]
     found = {}
     for item in range(len(next(iter(levels.values())))):
-        text = rng.choice(common, int(rng.integers(8, 19))).tolist()
+        text = rng.choice(common, int(rng.integers(5, 12))).tolist()
         for i, level in enumerate(levels.values()):
             marks = words[n_marks * i : n_marks * (i + 1)]
-            text += rng.choice(marks, int(rng.binomial(6, 0.1 + 0.6 * level[item]))).tolist()
+            text += rng.choice(marks, int(rng.binomial(8, 0.02 + 0.8 * level[item]))).tolist()
         found[item] = " ".join(rng.permutation(text))
     return found
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from fledge.report.style import Drawn
 
 FORMAT = 1
 ANALYSIS = "analysis.json"
+SCREENSHOTS = "screenshots"
+"""Folder of pictures (.png) of the instrument's screens; each is shown under its file's name."""
 _TEMPLATE = "instrument.html.j2"
 
 
@@ -67,6 +70,7 @@ def write_instrument_report(folder: Path, page: Path | None = None) -> Path:
         beside=beside.name,
         by=_by,
         judged=[row for row in results if row.verdict],
+        screenshots=[_picture(path) for path in sorted((folder / SCREENSHOTS).glob("*.png"))],
     )
     return write_text(page, html)
 
@@ -185,6 +189,13 @@ def _learning(tables: Mapping[str, Any], curves: Curves) -> list[Drawn]:
     ]
 
 
+def _picture(path: Path) -> dict[str, str]:
+    return {
+        "name": path.stem.replace("_", " "),
+        "src": f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}",
+    }
+
+
 def _square(rows: Sequence[Mapping[str, Any]], construct: str, names: Sequence[str]) -> np.ndarray:
     found = np.full((len(names), len(names)), np.nan)
     for row in rows:
@@ -240,7 +251,7 @@ def _percent(value: float | None) -> str:
 
 
 def _points(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} pp".replace("-", "−")
+    return "–" if value is None else f"{round(100 * value, 1) + 0.0:.1f} pp".replace("-", "−")
 
 
 def _number(value: float | None, digits: int = 3) -> str:

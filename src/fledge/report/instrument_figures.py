@@ -134,7 +134,8 @@ def draw_heat(
             rows.append([heading, names_down[i], names_across[j], float(values[i, j])])
             if not np.isnan(values[i, j]):
                 colour = _LIGHT_TEXT if values[i, j] - low > 0.55 * (high - low) else _DARK_TEXT
-                axes.text(j + 0.5, i + 0.5, show(values[i, j]), ha="center", va="center", color=colour, fontsize=10)
+                number = show(float(values[i, j]))
+                axes.text(j + 0.5, i + 0.5, number, ha="center", va="center", color=colour, fontsize=10)
         axes.set_xticks(np.arange(len(names_across)) + 0.5, names_across)
         axes.set_yticks(np.arange(len(names_down)) + 0.5, names_down)
         axes.invert_yaxis()

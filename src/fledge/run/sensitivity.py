@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from fledge.annotation.load import load_study
 from fledge.annotation.simulate import FIVE_CONDITIONS, Asked, Planted, Simulation, faults, simulate
 from fledge.core.errors import ConfigError, need
 from fledge.core.records import Curves, Result, write_curves, write_results
-from fledge.report.instrument import ANALYSIS, write_analysis, write_instrument_report
+from fledge.report.instrument import ANALYSIS, SCREENSHOTS, write_analysis, write_instrument_report
 from fledge.run import launch
 from fledge.run.job import Clock, Job, begin_record
 from fledge.run.text import MeanEmbedding, PretrainedClassifier
@@ -112,6 +113,8 @@ class SensitivitySettings:
     """Processes that train side by side; 0 takes the cores there are."""
     conditions: dict[str, str] = field(default_factory=dict)
     """Condition → how it asks, in words, for the page."""
+    screenshots: str = ""
+    """A folder of pictures (.png) of the instrument's screens, for the page."""
     datasheet: dict[str, str] = field(default_factory=dict)
     """What a reader of the data should know, for the page."""
     published: dict[str, float] = field(default_factory=dict)
@@ -161,6 +164,8 @@ class SensitivityProgram:
             found.append(
                 f"model.backend is tfidf, embeddings, huggingface or module:Name, not '{config.model.backend}'."
             )
+        if config.screenshots and not Path(config.screenshots).is_dir():
+            found.append(f"screenshots: there is no folder {config.screenshots}.")
         if not config.model.seeds:
             found.append("model.seeds: give one or more.")
         if not all(0 < part <= 1 for part in config.curves.fractions):
@@ -199,6 +204,8 @@ class SensitivityProgram:
         write_results(job.folder.results, results)
         write_curves(job.folder.curves, curves)
         write_analysis(job.folder.path / ANALYSIS, tables)
+        if config.screenshots:
+            shutil.copytree(config.screenshots, job.folder.path / SCREENSHOTS, dirs_exist_ok=True)
         clock.note(finished=True, libraries=_libraries())
         write_instrument_report(job.folder.path)
         return SensitivityRun(job.folder.path, job.recipe.name, results, curves)
@@ -259,7 +266,7 @@ def _about(job: Job, config: SensitivitySettings, study: Study) -> dict[str, Any
         sheet.setdefault("data", study.name)
     told = {name: text for name, text in told.items() if name in tables["about"]["conditions"]}
     tables["source"] = "Simulated, with planted effects." if simulated else f"Data: {study.name}."
-    return tables | {"conditions_told": told, "datasheet": sheet, "screenshots": []}
+    return tables | {"conditions_told": told, "datasheet": sheet}
 
 
 def _asked(asked: Asked) -> str:
@@ -333,7 +340,8 @@ def results_of(study: str, tables: Mapping[str, Any], published: Mapping[str, fl
         rows.append(Result(study, arm, metric, row["value"], row.get("lo"), row.get("hi"), n, known, verdict))
 
     for row in tables["prevalence"]:
-        add(str(row["condition"]), f"share_{row['construct']}", row, row["n"])
+        if row["condition"] != "all":
+            add(str(row["condition"]), f"share_{row['construct']}", row, row["n"])
     for row in tables["within"]:
         add(row["condition"], f"{row['measure']}_{row['construct']}", row, row["n_items"])
     for row in tables["between"]:

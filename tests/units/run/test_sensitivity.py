@@ -33,7 +33,7 @@ def page(study) -> str:
 
 def test_the_first_rows_of_results_are_the_shares_of_each_condition(study):
     rows = read_results(study.dir / "results.csv")
-    shares = [(row.arm, row.metric) for row in rows if row.metric.startswith("share_") and row.arm != "all"]
+    shares = [(row.arm, row.metric) for row in rows if row.metric.startswith("share_")]
     assert shares == [(arm, f"share_{name}") for name in ("hate_speech", "offensive_language") for arm in "ABCDE"]
 
 
@@ -170,3 +170,14 @@ def test_a_missing_folder_says_what_is_wanted(tmp_path):
 def test_a_backend_that_cannot_be_imported_is_named():
     with pytest.raises(ConfigError, match="no_such_module:Thing cannot be imported"):
         backend_of(ModelSettings(backend="no_such_module:Thing"))
+
+
+def test_screens_of_the_instrument_are_shown(tmp_path, study):
+    from PIL import Image
+
+    copy = tmp_path / "run"
+    shutil.copytree(study.dir, copy)
+    (copy / "screenshots").mkdir()
+    Image.new("RGB", (4, 4)).save(copy / "screenshots" / "condition_A.png")
+    text = write_instrument_report(copy).read_text(encoding="utf-8")
+    assert 'alt="Screen: condition A" src="data:image/png;base64,' in text
