@@ -21,6 +21,7 @@ EXECUTED = (
     "guides/add-a-memory.md",
     "guides/add-a-recipe.md",
     "methods/analyses.md",
+    "methods/annotation-sensitivity.md",
     "methods/evaluation.md",
     "methods/hypernetworks.md",
     "methods/memories.md",

@@ -51,6 +51,11 @@ KINDS: dict[str, Kind] = {
         "fledge.run.estimator_card:PROGRAM",
         "bias and variance of meta-gradient estimators against a known gradient",
     ),
+    "annotation-study": Kind(
+        "fledge.run.sensitivity:SensitivitySettings",
+        "fledge.run.sensitivity:PROGRAM",
+        "what an instrument does to labels and to the models trained on them",
+    ),
 }
 """Name → kind. A studio's own kind is one more row."""
 
