@@ -226,6 +226,7 @@ def iql_actor_loss(
 ) -> Float[Array, ""]:
     """−mean min(exp(weight_temp · (min Q' − V)), max_weight) · log π(a|s)."""
     value = networks.value
+    value = networks.value
     target = jnp.min(q_values(networks.slow_critics, batch.observations, batch.actions), axis=0)
     advantage = target - (0.0 if value is None else value(batch.observations)[..., 0])
     weights = jnp.minimum(jnp.exp(settings.weight_temp * advantage), settings.max_weight)
