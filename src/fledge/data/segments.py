@@ -67,7 +67,9 @@ class SegmentTable:
             ConfigError: a segment has fewer steps than that.
         """
         if n < 1 or len(self) and n > self.length.min():
-            raise ConfigError(f"{n} frames of segments of {self.length.min()} steps were wanted; ask for 1 to that many.")
+            raise ConfigError(
+                f"{n} frames of segments of {self.length.min()} steps were wanted; ask for 1 to that many."
+            )
         return self.first[:, None] + np.arange(n)[None, :] * self.length[:, None] // n
 
     def sums(self, values: Float[np.ndarray, " step"]) -> Float[np.ndarray, " segment"]:

@@ -161,9 +161,7 @@ def from_minari(dataset: Any) -> Trajectories:
         raise DataError("The Minari data set has no episode.")
     obs, act, reward, following, terminated, ends = (np.concatenate(x) for x in zip(*parts, strict=True))
     name = str(getattr(getattr(dataset, "spec", None), "dataset_id", "") or "minari")
-    return from_arrays(
-        obs, act, reward, terminated=terminated, truncated=ends, next_observations=following, name=name
-    )
+    return from_arrays(obs, act, reward, terminated=terminated, truncated=ends, next_observations=following, name=name)
 
 
 def from_hdf5(path: Path | str, group: str = "/") -> Trajectories:

@@ -67,7 +67,9 @@ ARMS: dict[str, ArmRow] = {
         returned=-5234,
         return_error=578,
     ),
-    "AWAC (GT)": ArmRow("awac", "true rewards", False, success=0.0, success_error=0.0, returned=-7840, return_error=308),
+    "AWAC (GT)": ArmRow(
+        "awac", "true rewards", False, success=0.0, success_error=0.0, returned=-7840, return_error=308
+    ),
     "SF-BC": ArmRow(
         "clone", "filter, look back, weigh", success=0.73, success_error=0.11, returned=-1585, return_error=518
     ),
@@ -128,6 +130,9 @@ class ArmSettings:
     """What all arms share."""
 
     hidden: tuple[int, ...] = (256, 256)
+    """Of cloning."""
+    other_hidden: tuple[int, ...] = (256, 256)
+    """Of reinforcement and preference learning."""
     n_steps: int = 8000
     """Gradient steps of every learner."""
     batch_size: int = 100
@@ -276,7 +281,7 @@ def pairs_of(feedback: Feedback, scale: ActionScale) -> Pairs:
 def _prefer(row: ArmRow, feedback: Feedback, scale: ActionScale, settings: ArmSettings, keys: Any) -> Any:
     own = PreferenceSettings(
         loss="cpl" if row.learner == "cpl" else "sdpo",
-        hidden=settings.hidden,
+        hidden=settings.other_hidden,
         learning_rate=settings.learning_rate,
         batch_size=settings.pair_batch_size,
         n_steps=settings.n_steps,
@@ -289,7 +294,12 @@ def _prefer(row: ArmRow, feedback: Feedback, scale: ActionScale, settings: ArmSe
     if not settings.reference or row.learner == "cpl":
         return over_seeds(learn_preferences, keys, pairs, own)
     examples = examples_of(feedback.trajectories, None, scale)
-    return over_seeds(_with_reference, keys, (pairs, examples), (own, _clone_settings(settings)))
+    return over_seeds(
+        _with_reference,
+        keys,
+        (pairs, examples),
+        (own, replace(_clone_settings(settings), hidden=settings.other_hidden)),
+    )
 
 
 def _with_reference(key: Any, data: tuple, settings: tuple) -> Any:
@@ -302,7 +312,7 @@ def _reinforce(row: ArmRow, feedback: Feedback, scale: ActionScale, settings: Ar
     batch = settings.awac_batch_size if row.learner == "awac" else settings.td3_batch_size
     own = OfflineSettings(
         method=row.learner,  # type: ignore[arg-type]
-        hidden=settings.hidden,
+        hidden=settings.other_hidden,
         batch_size=batch,
         n_steps=settings.n_steps,
     )

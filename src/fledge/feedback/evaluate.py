@@ -31,9 +31,7 @@ class Rollouts(NamedTuple):
     """1 where at least half of the steps were on target."""
 
 
-def rollouts(
-    policies: Policy, env: Env, seeds: Sequence[int], *, n_starts: int = 20, n_steps: int = 1000
-) -> Rollouts:
+def rollouts(policies: Policy, env: Env, seeds: Sequence[int], *, n_starts: int = 20, n_steps: int = 1000) -> Rollouts:
     """Greedy rollouts of every seed's policy.
 
     Args:

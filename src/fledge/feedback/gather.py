@@ -88,6 +88,12 @@ def gather(
     parts = probabilities(given, table, mode=prob_mode)
     ordered = {name: parts[name] for name in domain.judges if name in parts} or parts
     feedback = Feedback(
-        trajectories, table, ordered, whole, probabilities(about_whole, whole, mode=prob_mode), pairs, np.asarray(preference)
+        trajectories,
+        table,
+        ordered,
+        whole,
+        probabilities(about_whole, whole, mode=prob_mode),
+        pairs,
+        np.asarray(preference),
     )
     return feedback, given

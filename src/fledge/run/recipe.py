@@ -36,6 +36,11 @@ KINDS: dict[str, Kind] = {
         "train an agent with a memory over a family of tasks",
     ),
     "study": Kind("fledge.run.settings:StudySettings", "fledge.run.study:PROGRAM", "several recipes side by side"),
+    "feedback": Kind(
+        "fledge.run.feedback_settings:FeedbackSettings",
+        "fledge.run.feedback:PROGRAM",
+        "policies from logged behaviour and what annotators said of it",
+    ),
 }
 """Name → kind. A studio's own kind is one more row."""
 
