@@ -76,7 +76,7 @@ class Actor(eqx.Module):
     def sample(
         self, observation: Float[Array, "*batch obs"], noise: Float[Array, "*batch act"]
     ) -> Float[Array, "*batch act"]:
-        """An action from standard normal noise, clipped to [−1, 1]; the deterministic one where there is no deviation."""
+        """An action from standard normal noise, clipped to [−1, 1]; the mean where there is no deviation."""
         mean = self(observation)
         if self.raw_log_std is None:
             return mean

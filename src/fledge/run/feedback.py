@@ -65,7 +65,7 @@ class FeedbackProgram:
             else []
         )
         found += [f"rollouts.n_starts is at least 1, not {config.rollouts.n_starts}."] * (config.rollouts.n_starts < 1)
-        return found + claims_of(config.claims, config.arms, config.bounds, [])
+        return found + claims_of(config.claims, config.arms, config.bounds)
 
     def seeded(self, config: FeedbackSettings, seeds: int) -> Mapping[str, Any]:
         """The change that trains so many seeds: the first of the recipe's, then fresh ones."""
@@ -169,42 +169,50 @@ def _strips(folder: RunFolder, where: Domain, feedback: Feedback, config: Feedba
 
 
 def _arm(job: Job, where: Domain, feedback: Feedback, arm: str, bound: str) -> tuple[Rollouts, float]:
-    """Train and measure an arm, or read what was measured before a stop."""
+    """Train and measure an arm, some seeds at a time; what was measured before a stop is read."""
     config: FeedbackSettings = job.config
-    done = job.folder.path / "arms" / f"{bound}-{_file(arm)}.json"
-    if done.exists():
-        tree = parse_json(read_text(done, "arm"), done, "arm")
-        return Rollouts(np.array(tree["returns"]), np.array(tree["success"])), tree["keep"]
-    job.tell(f"{arm} ({bound}) …")
+    size = config.seeds_at_once or len(config.seeds)
+    groups = [config.seeds[i : i + size] for i in range(0, len(config.seeds), size)]
+    parts = []
+    for seeds in groups:
+        done = job.folder.path / "arms" / f"{bound}-{_file(arm)}-{seeds[0]}.json"
+        if not done.exists():
+            job.tell(f"{arm} ({bound}), seeds {', '.join(map(str, seeds))} …")
+            write_text(done, to_json(_train(job, where, feedback, arm, bound, seeds)) + "\n")
+        parts.append(parse_json(read_text(done, "arm"), done, "arm"))
+    returns, success = (np.concatenate([np.array(part[name]) for part in parts]) for name in ("returns", "success"))
+    return Rollouts(returns, success), parts[0]["keep"]
+
+
+def _train(job: Job, where: Domain, feedback: Feedback, arm: str, bound: str, seeds: tuple[int, ...]) -> dict[str, Any]:
+    config: FeedbackSettings = job.config
     trained = train_arm(
         arm,
         feedback,
         where.env.action_space,
         config.learner,
-        config.seeds,
+        seeds,
         bound=bound,
         alpha=config.filter.alpha,
         retro_k=config.filter.retro_k,
     )
     own = config.rollouts
     n_steps = min(own.n_steps, where.env.horizon)
-    found = rollouts(trained.policies, where.env, config.seeds, n_starts=own.n_starts, n_steps=n_steps)
-    if (arm, bound) == (_filmed(config), config.bounds[0]) and own.film_steps:
+    found = rollouts(trained.policies, where.env, seeds, n_starts=own.n_starts, n_steps=n_steps)
+    if (arm, bound, seeds[0]) == (_filmed(config), config.bounds[0], config.seeds[0]) and own.film_steps:
         _film(job, where, trained.policies, own.film_steps)
     losses = trained.losses.mean(0)
     every = max(1, len(losses) // 100)
-    tree = {
+    return {
         "arm": arm,
         "bound": bound,
         "keep": trained.keep_rate,
-        "seeds": list(config.seeds),
+        "seeds": list(seeds),
         "loss": losses[: len(losses) // every * every].reshape(-1, every).mean(1).tolist(),
         "loss_every": every,
         "returns": found.returns.tolist(),
         "success": found.success.tolist(),
     }
-    write_text(done, to_json(tree) + "\n")
-    return found, trained.keep_rate
 
 
 def _filmed(config: FeedbackSettings) -> str:

@@ -20,7 +20,7 @@ _WIDE = 1.96
 """Standard errors in a 95 % interval."""
 
 
-def claims_of(claims: Sequence[str], arms: Sequence[str], bounds: Sequence[str], seen: list[str]) -> list[str]:
+def claims_of(claims: Sequence[str], arms: Sequence[str], bounds: Sequence[str]) -> list[str]:
     """What is wrong with claims about these arms, as sentences."""
     faults = []
     for text in claims:
@@ -29,10 +29,9 @@ def claims_of(claims: Sequence[str], arms: Sequence[str], bounds: Sequence[str],
         except ConfigError as error:
             faults.append(f"claims: {error}")
             continue
-        for arm in (claim.better, claim.worse):
-            if arm not in arms:
-                faults.append(f"claims: {unknown('arm', arm, arms)}")
-    return faults + seen
+        strange = [arm for arm in (claim.better, claim.worse) if arm not in arms]
+        faults += [f"claims: {unknown('arm', arm, arms)}" for arm in strange]
+    return faults
 
 
 def as_published(arm: str, bound: str, config: FeedbackSettings) -> bool:
