@@ -66,7 +66,7 @@ class SegmentTable:
         Raises:
             ConfigError: a segment has fewer steps than that.
         """
-        if n < 1 or len(self) and n > self.length.min():
+        if n < 1 or (len(self) and n > self.length.min()):
             raise ConfigError(
                 f"{n} frames of segments of {self.length.min()} steps were wanted; ask for 1 to that many."
             )
@@ -125,8 +125,8 @@ def segment(
         end = starts[-1] + k if starts else 0
         if end < length and tail == "error":
             raise DataError(
-                f"Episode {episode} has {length} steps; segments of {k} with stride {stride} leave {length - end} over. "
-                "Choose a k that divides it, or say tail='drop' or tail='keep'."
+                f"Episode {episode} has {length} steps; segments of {k} with stride {stride} leave {length - end} "
+                "over. Choose a k that divides it, or say tail='drop' or tail='keep'."
             )
         rows += [(episode, start, k, first + start) for start in starts]
         if end < length and tail == "keep":

@@ -27,6 +27,16 @@ Reward = Literal["true", "labels", "model"]
 
 
 @dataclass(frozen=True)
+class Published:
+    """A row of the paper's table: 15 seeds, one rollout of 1000 steps each; errors are standard errors."""
+
+    success: float
+    success_error: float
+    returned: float
+    return_error: float
+
+
+@dataclass(frozen=True)
 class ArmRow:
     """One way of using feedback."""
 
@@ -42,79 +52,30 @@ class ArmRow:
     weighted: bool = True
     reward: Reward = "true"
     """What reinforcement learning is paid: the true reward, P of the segment, or a model learnt from pairs."""
-    success: float | None = None
-    """Published share of successes, of 15 single rollouts."""
-    success_error: float | None = None
-    """Its standard error."""
-    returned: float | None = None
-    """Published mean return of 1000 steps."""
-    return_error: float | None = None
+    published: Published | None = None
 
 
 ARMS: dict[str, ArmRow] = {
-    "BC Naive": ArmRow(
-        "clone", "clone everything", False, success=0.33, success_error=0.12, returned=-4716, return_error=790
-    ),
-    "TD3+BC (GT)": ArmRow(
-        "td3bc", "true rewards", False, success=0.27, success_error=0.11, returned=-5131, return_error=814
-    ),
+    "BC Naive": ArmRow("clone", "clone everything", False, published=Published(0.33, 0.12, -4716.0, 790.0)),
+    "TD3+BC (GT)": ArmRow("td3bc", "true rewards", False, published=Published(0.27, 0.11, -5131.0, 814.0)),
     "VLM BC (Full-Trajectory)": ArmRow(
-        "clone",
-        "one label per episode",
-        whole_episodes=True,
-        success=0.13,
-        success_error=0.09,
-        returned=-5234,
-        return_error=578,
+        "clone", "one label per episode", whole_episodes=True, published=Published(0.13, 0.09, -5234.0, 578.0)
     ),
-    "AWAC (GT)": ArmRow(
-        "awac", "true rewards", False, success=0.0, success_error=0.0, returned=-7840, return_error=308
-    ),
-    "SF-BC": ArmRow(
-        "clone", "filter, look back, weigh", success=0.73, success_error=0.11, returned=-1585, return_error=518
-    ),
+    "AWAC (GT)": ArmRow("awac", "true rewards", False, published=Published(0.0, 0.0, -7840.0, 308.0)),
+    "SF-BC": ArmRow("clone", "filter, look back, weigh", published=Published(0.73, 0.11, -1585.0, 518.0)),
     "VLM+TD3+BC": ArmRow(
-        "td3bc",
-        "labels in place of rewards",
-        reward="labels",
-        success=0.27,
-        success_error=0.11,
-        returned=-5013,
-        return_error=649,
+        "td3bc", "labels in place of rewards", reward="labels", published=Published(0.27, 0.11, -5013.0, 649.0)
     ),
-    "S-DPO": ArmRow(
-        "sdpo", "preferences over segments", False, success=0.0, success_error=0.0, returned=-6859, return_error=181
-    ),
+    "S-DPO": ArmRow("sdpo", "preferences over segments", False, published=Published(0.0, 0.0, -6859.0, 181.0)),
     "No Filtering": ArmRow(
-        "clone",
-        "weights only",
-        filtered=False,
-        retro=False,
-        success=0.40,
-        success_error=0.13,
-        returned=-4164,
-        return_error=883,
+        "clone", "weights only", filtered=False, retro=False, published=Published(0.40, 0.13, -4164.0, 883.0)
     ),
     "Markov Prompt Only": ArmRow(
-        "clone",
-        "one question only",
-        markov_only=True,
-        success=0.40,
-        success_error=0.13,
-        returned=-4229,
-        return_error=869,
+        "clone", "one question only", markov_only=True, published=Published(0.40, 0.13, -4229.0, 869.0)
     ),
-    "No Weighting": ArmRow(
-        "clone",
-        "filter only",
-        weighted=False,
-        success=0.33,
-        success_error=0.12,
-        returned=-3459,
-        return_error=604,
-    ),
+    "No Weighting": ArmRow("clone", "filter only", weighted=False, published=Published(0.33, 0.12, -3459.0, 604.0)),
     "No Retrospective Filtering": ArmRow(
-        "clone", "no look back", retro=False, success=0.13, success_error=0.09, returned=-5562, return_error=525
+        "clone", "no look back", retro=False, published=Published(0.13, 0.09, -5562.0, 525.0)
     ),
     "IQL (GT)": ArmRow("iql", "true rewards; not in the paper", False),
     "VLM+AWAC": ArmRow("awac", "labels in place of rewards; a switch of the code", reward="labels"),
@@ -122,7 +83,7 @@ ARMS: dict[str, ArmRow] = {
     "RM+TD3+BC": ArmRow("td3bc", "a reward learnt from preferences; not in the paper", False, reward="model"),
 }
 """Name → row. The first eleven are the paper's table, in its order, with its numbers (15 seeds, one rollout each)."""
-PUBLISHED = tuple(name for name, row in ARMS.items() if row.success is not None)
+PUBLISHED = tuple(name for name, row in ARMS.items() if row.published is not None)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fledge.feedback.items import segments_of
 NO = 0.01
 """Probability of yes that a hard oracle leaves to a no."""
 RESIDUE = (0.4, 8.0)
-"""Beta distribution of the same of a soft one: 14 % of its noes leave more than 0.1."""
+"""Beta distribution of the same of a soft one: a fifth of its noes leave more than 0.1."""
 
 
 def uniform_of(*words: object) -> float:
@@ -71,16 +71,17 @@ class OracleAnnotator(Annotator):
         given: list[Annotation] = []
         for order, construct in enumerate(instrument.constructs):
             right = self.right_answers(construct.name)[rows]
-            for position, (item, yes) in enumerate(zip(items, right.tolist(), strict=True)):
-                p = 1.0 if yes else self._doubt(item, construct.name)
+            found = np.where(right, 1.0, self._doubts(items, construct.name)).tolist()
+            for position, (item, p) in enumerate(zip(items, found, strict=True)):
                 row = _answer(item, construct.name, p, instrument, position, order, replicate)
                 given.append(replace(row, annotator=f"oracle-{self.residue}"))
         return given
 
-    def _doubt(self, item: Item, construct: str) -> float:
+    def _doubts(self, items: Sequence[Item], construct: str) -> Float[np.ndarray, " item"]:
+        """P(yes) of each item if the answer is no."""
         if self.residue == "hard":
-            return NO
-        return float(beta.ppf(uniform_of("residue", item.id, construct), *RESIDUE))
+            return np.full(len(items), NO)
+        return np.asarray(beta.ppf([uniform_of("residue", item.id, construct) for item in items], *RESIDUE))
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ class NoisyAnnotator(Annotator):
     def __post_init__(self) -> None:
         if not (0 <= self.flip <= 1 and 0 <= self.abstain <= 1 and self.temperature >= 0):
             raise ConfigError(
-                f"flip and abstain are shares in [0, 1] and temperature is at least 0; got {self.flip}, {self.abstain}, "
-                f"{self.temperature}."
+                f"flip and abstain are shares in [0, 1] and temperature is at least 0; got {self.flip}, "
+                f"{self.abstain}, {self.temperature}."
             )
 
     def annotate(self, items: Sequence[Item], instrument: Instrument, *, replicate: int = 0) -> list[Annotation]:

@@ -1,4 +1,4 @@
-"""A ball on a table, stitched like the pendulum: one half of each episode goes to the square, the other flees from it."""
+"""A ball on a table, stitched like the pendulum: half of each episode goes to the square, the other half flees."""
 
 from __future__ import annotations
 

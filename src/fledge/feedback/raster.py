@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw
 
 from fledge.core.errors import ConfigError, ShapeError
 
-Picture = UInt8[np.ndarray, "height width 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
+"""Height and width in pixels, and red, green, blue."""
 Layout = Literal["separate", "filmstrip", "grid"]
 LAYOUTS: tuple[Layout, ...] = ("separate", "filmstrip", "grid")
 GAP = 4

@@ -6,6 +6,7 @@ are in the actor's units, [−1, 1].
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,48 +101,47 @@ def learn_offline(
     key_init, key_train = jax.random.split(key)
     networks = _networks(key_init, data, settings)
     adam = optax.adam(settings.learning_rate)
-    critic_loss, actor_loss = _LOSSES[settings.method]
     every = settings.actor_every if settings.method == "td3bc" else 1
 
-    def critic_step(networks: Networks, states: PyTree, key: Key[Array, ""]) -> tuple[Networks, PyTree, Array]:
-        key_batch, key_noise = jax.random.split(key)
-        batch = data.draw(key_batch, settings.batch_size)
-        learnt = (networks.critics, networks.value)
-        loss, gradient = jax.value_and_grad(critic_loss)(learnt, networks, batch, key_noise, settings)
-        change, state = adam.update(gradient, states[0])
-        critics, value = optax.apply_updates(learnt, change)
-        networks = eqx.tree_at(
-            lambda n: (n.critics, n.value), networks, (critics, value), is_leaf=lambda leaf: leaf is None
-        )
-        return networks, (state, states[1]), (loss, batch, key_noise)
-
-    def actor_step(networks: Networks, states: PyTree, batch: Transitions, key: Key[Array, ""]) -> tuple:
-        gradient = jax.grad(actor_loss)(networks.actor, networks, batch, jax.random.fold_in(key, 1), settings)
-        change, state = adam.update(gradient, states[1])
-        actor = optax.apply_updates(networks.actor, change)
-        rate = settings.target_rate
-        slow = (
-            optax.incremental_update(actor, networks.slow_actor, rate),
-            optax.incremental_update(networks.critics, networks.slow_critics, rate),
-        )
-        return eqx.tree_at(lambda n: (n.actor, n.slow_actor, n.slow_critics), networks, (actor, *slow)), (
-            states[0],
-            state,
-        )
-
     def round_(carry: tuple[Networks, PyTree], keys: Key[Array, " step"]) -> tuple[tuple[Networks, PyTree], Array]:
-        networks, states = carry
+        networks, (of_critics, of_actor) = carry
         losses = []
         for i in range(every):
-            networks, states, (loss, batch, key) = critic_step(networks, states, keys[i])
+            key_batch, key_noise, key_actor = jax.random.split(keys[i], 3)
+            batch = data.draw(key_batch, settings.batch_size)
+            networks, of_critics, loss = _critic_step(networks, of_critics, batch, key_noise, settings)
             losses.append(loss)
-        networks, states = actor_step(networks, states, batch, key)
-        return (networks, states), jnp.stack(losses)
+        networks, of_actor = _actor_step(networks, of_actor, batch, key_actor, settings)
+        return (networks, (of_critics, of_actor)), jnp.stack(losses)
 
     states = (adam.init((networks.critics, networks.value)), adam.init(networks.actor))
     rounds = jax.random.split(key_train, (settings.n_steps // every, every))
     (networks, _), losses = jax.lax.scan(round_, (networks, states), rounds)
     return networks.actor, losses.reshape(-1)
+
+
+def _critic_step(
+    networks: Networks, state: PyTree, batch: Transitions, key: Key[Array, ""], settings: OfflineSettings
+) -> tuple[Networks, PyTree, Float[Array, ""]]:
+    loss_of, _ = _LOSSES[settings.method]
+    learnt = (networks.critics, networks.value)
+    loss, gradient = jax.value_and_grad(loss_of)(learnt, networks, batch, key, settings)
+    change, state = optax.adam(settings.learning_rate).update(gradient, state)
+    critics, value = optax.apply_updates(learnt, change)
+    return dataclasses.replace(networks, critics=critics, value=value), state, loss
+
+
+def _actor_step(
+    networks: Networks, state: PyTree, batch: Transitions, key: Key[Array, ""], settings: OfflineSettings
+) -> tuple[Networks, PyTree]:
+    """One step of the actor, and of all slow copies."""
+    _, loss_of = _LOSSES[settings.method]
+    gradient = jax.grad(loss_of)(networks.actor, networks, batch, key, settings)
+    change, state = optax.adam(settings.learning_rate).update(gradient, state)
+    actor = optax.apply_updates(networks.actor, change)
+    slow_actor = optax.incremental_update(actor, networks.slow_actor, settings.target_rate)
+    slow_critics = optax.incremental_update(networks.critics, networks.slow_critics, settings.target_rate)
+    return dataclasses.replace(networks, actor=actor, slow_actor=slow_actor, slow_critics=slow_critics), state
 
 
 def _networks(key: Key[Array, ""], data: Transitions, settings: OfflineSettings) -> Networks:

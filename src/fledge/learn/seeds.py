@@ -31,10 +31,10 @@ def over_seeds(program: Callable[..., PyTree], keys: Key[Array, " seed"], data: 
         settings: what is fixed when the program is compiled.
     """
     devices = tuple(jax.local_devices())[: keys.shape[0]]
-    spare = -keys.shape[0] % len(devices)
-    padded = jnp.concatenate([keys, keys[:1].repeat(spare)]) if spare else keys
+    n = keys.shape[0]
+    padded = keys[jnp.arange(-(-n // len(devices)) * len(devices)) % n]
     found = _compiled(program, settings, devices)(padded, data)
-    return jax.tree.map(lambda leaf: leaf[: keys.shape[0]], found) if spare else found
+    return jax.tree.map(lambda leaf: leaf[:n], found)
 
 
 @lru_cache(maxsize=64)

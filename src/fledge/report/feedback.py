@@ -46,12 +46,11 @@ def write_feedback_report(folder: Path) -> Path:
             tables={study: _arms(rows) for study, rows in _by_study(results).items()},
             claims=[row for row in results if ">" in row.arm],
             figures=figures,
-            strips=[{**strip, "image": _image(folder / strip["file"], "png")} for strip in found["strips"]],
-            film=_image(folder / "pictures" / "policy.gif", "gif"),
+            strips=[{**strip, "image": image(folder / strip["file"], "png")} for strip in found["strips"]],
+            film=image(folder / "pictures" / "policy.gif", "gif"),
             cost=_json(cost, "cost") if cost.exists() else None,
             beside=beside.name,
-            percent=_percent,
-            number=_number,
+            **cells(),
         )
     )
     return write_text(page, html)
@@ -161,7 +160,13 @@ def _number(row: Result) -> str:
     return f"{row.value:,.0f}{bounds}"
 
 
-def _image(path: Path, kind: str) -> str:
+def cells() -> dict[str, Any]:
+    """How templates write a row with its interval: as a share, and as a number."""
+    return {"percent": _percent, "number": _number}
+
+
+def image(path: Path, kind: str) -> str:
+    """A picture's file as a data URL; empty where there is none."""
     if not path.exists():
         return ""
     return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode()

@@ -60,13 +60,12 @@ def judge(
     rows = []
     for (bound, arm), found in scores.items():
         title = f"{study}/{bound}" if len(config.bounds) > 1 else study
-        published = ARMS[arm] if config.data.domain == "pendulum" else None
+        paper = ARMS[arm].published if config.data.domain == "pendulum" else None
         like = as_published(arm, bound, config) and scale != "smoke"
-        for metric, values, number, error in (
-            ("success", found.success, published and published.success, published and published.success_error),
-            ("return", found.returns, published and published.returned, published and published.return_error),
-        ):
-            rows.append(_row(title, arm, metric, values, number, error, like))
+        success = (paper.success, paper.success_error) if paper else None
+        returned = (paper.returned, paper.return_error) if paper else None
+        rows.append(_row(title, arm, "success", found.success, success, like))
+        rows.append(_row(title, arm, "return", found.returns, returned, like))
         rows.append(Result(title, arm, "kept", keeps[bound, arm]))
     for text in config.claims:
         claim = claim_of(text, list(config.bounds))
@@ -78,16 +77,17 @@ def judge(
 
 
 def _row(
-    study: str, arm: str, metric: str, values: np.ndarray, published: float | None, error: float | None, like: bool
+    study: str, arm: str, metric: str, values: np.ndarray, published: tuple[float, float] | None, like: bool
 ) -> Result:
     value, lo, hi = (float(x) for x in interval(values)[:3])
-    verdict = ""
-    if published is not None:
-        verdict = UNTESTED
-        if like and error is not None and not np.isnan(lo):
-            meets = lo <= published + _WIDE * error and hi >= published - _WIDE * error
-            verdict = "reproduced" if meets else "not reproduced"
-    return Result(study, arm, metric, value, _known(lo), _known(hi), len(values), published, verdict)
+    if published is None:
+        return Result(study, arm, metric, value, _known(lo), _known(hi), len(values))
+    number, error = published
+    verdict = UNTESTED
+    if like and not np.isnan(lo):
+        meets = lo <= number + _WIDE * error and hi >= number - _WIDE * error
+        verdict = "reproduced" if meets else "not reproduced"
+    return Result(study, arm, metric, value, _known(lo), _known(hi), len(values), number, verdict)
 
 
 def _claim(study: str, text: str, better: Rollouts, worse: Rollouts, scale: str) -> Result:
