@@ -134,5 +134,5 @@ def segment(
             rows.append((episode, start, length - start, first + start))
     if not rows:
         raise DataError(f"No episode has {k} steps; the longest has {trajectories.lengths.max()}. Choose a smaller k.")
-    columns = np.array(rows, np.int64).T
-    return SegmentTable(*columns, n_steps=trajectories.n_steps)
+    episode_of, start_of, length_of, first_of = np.array(rows, np.int64).T
+    return SegmentTable(episode_of, start_of, length_of, first_of, trajectories.n_steps)

@@ -197,7 +197,8 @@ def from_hdf5(path: Path | str, group: str = "/") -> Trajectories:
         found["rewards"],
         next_observations=found.get("next_observations"),
         name=path.name,
-        **ends,
+        terminated=ends["terminated"],
+        truncated=ends["truncated"],
     )
 
 

@@ -76,7 +76,8 @@ def reliability(p: Float[np.ndarray, "replicate segment"]) -> dict[str, float]:
     nothing = {"agreement": float("nan"), "kappa": float("nan"), "correlation": float("nan")}
     if not pairs:
         return nothing
-    return {name: float(np.nanmean([pair[name] for pair in pairs])) for name in nothing}
+    found = {name: [pair[name] for pair in pairs if not np.isnan(pair[name])] for name in nothing}
+    return {name: float(np.mean(values)) if values else float("nan") for name, values in found.items()}
 
 
 def pairwise(a: Float[np.ndarray, " segment"], b: Float[np.ndarray, " segment"]) -> Mapping[str, float]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,7 @@ from jaxtyping import Array, Float, Key
 from fledge.core.contracts import Env
 from fledge.core.errors import ConfigError
 from fledge.core.stats import Estimate, bootstrap, mean
-from fledge.learn.actors import Policy
+from fledge.learn.actors import Actor, Policy
 from fledge.learn.seeds import keys_of
 
 START_SEED = 10_007
@@ -62,7 +61,7 @@ def _walk(
 ) -> tuple[Float[Array, "seed start"], Float[Array, "seed start"]]:
     task = env.sample(jax.random.key(0), "test")
 
-    def of_seed(actor: eqx.Module, keys: Key[Array, " start"]) -> tuple[Array, Array]:
+    def of_seed(actor: Actor, keys: Key[Array, " start"]) -> tuple[Array, Array]:
         policy = Policy(actor, policies.centre, policies.half)
         states, seen = jax.vmap(lambda key: env.reset(key, task))(keys)
 

@@ -23,7 +23,7 @@ from fledge.feedback.items import segments_of
 NO = 0.01
 """Probability of yes that a hard oracle leaves to a no."""
 RESIDUE = (0.4, 8.0)
-"""Beta distribution of the same of a soft one: a fifth of its noes leave more than 0.1."""
+"""Beta distribution of the same of a soft one: 16 % of its noes leave more than 0.1."""
 
 
 def uniform_of(*words: object) -> float:

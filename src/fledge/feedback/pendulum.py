@@ -104,7 +104,7 @@ def _upright(frames: Float[np.ndarray, "segment frame obs"]) -> Bool[np.ndarray,
 
 def _crossed(frames: Float[np.ndarray, "segment frame obs"]) -> Bool[np.ndarray, " segment"]:
     side = frames[..., 1]
-    return (side > 0.1).any(-1) & (side < -0.1).any(-1)
+    return np.asarray((side > 0.1).any(-1) & (side < -0.1).any(-1))
 
 
 QUESTIONS = yes_no_questions(

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from fledge.core.errors import unknown
-from fledge.learn.actors import Actor, relu_net
+from fledge.learn.actors import Actor, Head, relu_net
 from fledge.nets.blocks import MLP
 
 
@@ -147,7 +147,7 @@ def _actor_step(
 def _networks(key: Key[Array, ""], data: Transitions, settings: OfflineSettings) -> Networks:
     key_actor, key_critics, key_value = jax.random.split(key, 3)
     n_obs, n_act = data.observations.shape[1], data.actions.shape[1]
-    head = "deterministic" if settings.method == "td3bc" else "stochastic"
+    head: Head = "deterministic" if settings.method == "td3bc" else "stochastic"
     span = LOG_STD[settings.method]
     actor = Actor.init(key_actor, n_obs, n_act, hidden=settings.hidden, head=head, log_std_range=span)
     critics = jax.vmap(lambda k: relu_net(k, n_obs + n_act, settings.hidden, 1))(jax.random.split(key_critics))

@@ -133,6 +133,8 @@ def report(folders: Sequence[Path | str], out: Path | str | None = None) -> Path
     from fledge.report.page import write_report
 
     paths: list[Path] = []
+    if len(folders) == 1 and out is None and (own := _own_report(Path(folders[0]))):
+        return own
     for folder in map(Path, folders):
         RunFolder.open(folder)
         arms = [p.parent for pattern in ("*", "*/*") for p in folder.glob(f"{pattern}/record.json")]
@@ -140,6 +142,13 @@ def report(folders: Sequence[Path | str], out: Path | str | None = None) -> Path
     if not paths:
         raise ConfigError("A report is about one run folder or more. Name them: fledge report runs/…")
     return write_report(paths, Path(out) if out is not None else Path(folders[0]) / "report.html")
+
+
+def _own_report(folder: Path) -> Path | None:
+    """The page that the folder's kind of recipe writes itself; None where the common one will do."""
+    kind = KINDS.get(str(RunFolder.open(folder).read_record().more.get("kind", "")))
+    write = getattr(recipes.find(kind.program), "report", None) if kind else None
+    return write(folder) if write else None
 
 
 def console_of(quiet: bool) -> Console:

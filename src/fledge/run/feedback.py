@@ -253,25 +253,22 @@ def _curves(job: Job, scores: Mapping[tuple[str, str], Rollouts], n_labels: int)
 
 
 def table_of(name: str, results: Sequence[Result]) -> Table:
-    """Success and return of each arm, with the published numbers, for `rich`."""
-    table = Table(title=f"{name}: mean [95 % interval over seeds]")
-    for column in ("setting", "arm", "success", "published", "return", "published", "kept"):
-        table.add_column(column, justify="left" if column in ("setting", "arm") else "right", no_wrap=True)
+    """Success and return of each arm, with the published numbers where there are any, for `rich`."""
     by_arm: dict[tuple[str, str], dict[str, Result]] = {}
     for row in results:
-        by_arm.setdefault((row.study, row.arm), {})[row.metric] = row
-    for (study, arm), found in by_arm.items():
-        if "success" in found:
-            success, returned, kept = found["success"], found["return"], found.get("kept")
-            table.add_row(
-                study.removeprefix(name).removeprefix("/"),
-                arm,
-                _cell(success, 2),
-                "" if success.published is None else f"{success.published:g}",
-                _cell(returned, 0),
-                "" if returned.published is None else f"{returned.published:g}",
-                f"{kept.value:.2f}" if kept else "",
-            )
+        by_arm.setdefault((row.study.removeprefix(name).removeprefix("/"), row.arm), {})[row.metric] = row
+    rows = {place: found for place, found in by_arm.items() if "success" in found}
+    known = any(found["success"].published is not None for found in rows.values())
+    several = any(setting for setting, _ in rows)
+    table = Table(title=f"{name}: mean [95 % interval over seeds]")
+    columns = [*["setting"] * several, "arm", "success", *["published"] * known, "return", *["published"] * known]
+    for column in [*columns, "kept"]:
+        table.add_column(column, justify="left" if column in ("setting", "arm") else "right")
+    for (setting, arm), found in rows.items():
+        cells = [*[setting] * several, arm]
+        for row, digits in ((found["success"], 2), (found["return"], 0)):
+            cells += [_cell(row, digits), *["" if row.published is None else f"{row.published:g}"] * known]
+        table.add_row(*cells, f"{found['kept'].value:.2f}" if "kept" in found else "")
     return table
 
 
