@@ -41,7 +41,7 @@ WORDINGS: dict[str, Wording] = {
     "negated": Wording("Answer Y unless the answer to the following is no: {question}", confusion=0.1),
     "vague": Wording("Roughly speaking, and all in all: {question}", acquiescence=0.05, confusion=0.05),
 }
-LEGIBILITY = {"separate": 0.05, "grid": 0.15, "filmstrip": 0.3}
+LEGIBILITY = {"separate": 0.05, "grid": 0.1, "filmstrip": 0.15}
 """Layout → deviation of what is seen at five frames, in standard deviations of the observation."""
 CARRY_OVER = 0.3
 """Weight of the first answer in the second where both are given on one screen."""

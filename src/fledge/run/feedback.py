@@ -60,8 +60,8 @@ class FeedbackProgram:
         found += ["arms: at least one is wanted."] if not config.arms else []
         found += ["bounds: at least one is wanted."] if not config.bounds else []
         found += (
-            ["seeds: at least one is wanted, and none twice."]
-            if len({*config.seeds}) < max(1, len(config.seeds))
+            ["training_seeds: at least one is wanted, and none twice."]
+            if len({*config.training_seeds}) < max(1, len(config.training_seeds))
             else []
         )
         found += [f"rollouts.n_starts is at least 1, not {config.rollouts.n_starts}."] * (config.rollouts.n_starts < 1)
@@ -69,13 +69,13 @@ class FeedbackProgram:
 
     def seeded(self, config: FeedbackSettings, seeds: int) -> Mapping[str, Any]:
         """The change that trains so many seeds: the first of the recipe's, then fresh ones."""
-        own = config.seeds[:seeds]
-        return {"seeds": [*own, *(1000 + i for i in range(seeds - len(own)))]}
+        own = config.training_seeds[:seeds]
+        return {"training_seeds": [*own, *(1000 + i for i in range(seeds - len(own)))]}
 
     def run(self, job: Job) -> FeedbackRun:
         """Label, train what is not trained yet, measure, report."""
         config: FeedbackSettings = job.config
-        clock = Clock(job.folder.record, begin_record(job, config.seeds))
+        clock = Clock(job.folder.record, begin_record(job, config.training_seeds))
         where = domain(config.data.domain)
         feedback = _label(job, where)
         scores: dict[tuple[str, str], Rollouts] = {}
@@ -171,8 +171,8 @@ def _strips(folder: RunFolder, where: Domain, feedback: Feedback, config: Feedba
 def _arm(job: Job, where: Domain, feedback: Feedback, arm: str, bound: str) -> tuple[Rollouts, float]:
     """Train and measure an arm, some seeds at a time; what was measured before a stop is read."""
     config: FeedbackSettings = job.config
-    size = config.seeds_at_once or len(config.seeds)
-    groups = [config.seeds[i : i + size] for i in range(0, len(config.seeds), size)]
+    size = config.seeds_at_once or len(config.training_seeds)
+    groups = [config.training_seeds[i : i + size] for i in range(0, len(config.training_seeds), size)]
     parts = []
     for seeds in groups:
         done = job.folder.path / "arms" / f"{bound}-{_file(arm)}-{seeds[0]}.json"
@@ -199,7 +199,7 @@ def _train(job: Job, where: Domain, feedback: Feedback, arm: str, bound: str, se
     own = config.rollouts
     n_steps = min(own.n_steps, where.env.horizon)
     found = rollouts(trained.policies, where.env, seeds, n_starts=own.n_starts, n_steps=n_steps)
-    if (arm, bound, seeds[0]) == (_filmed(config), config.bounds[0], config.seeds[0]) and own.film_steps:
+    if (arm, bound, seeds[0]) == (_filmed(config), config.bounds[0], config.training_seeds[0]) and own.film_steps:
         _film(job, where, trained.policies, own.film_steps)
     losses = trained.losses.mean(0)
     every = max(1, len(losses) // 100)
@@ -241,7 +241,7 @@ def _curves(job: Job, scores: Mapping[tuple[str, str], Rollouts], n_labels: int)
                     recipe=arm,
                     split="test",
                     adapt=bound,
-                    seed=np.repeat(config.seeds, n_starts),
+                    seed=np.repeat(config.training_seeds, n_starts),
                     task=[f"start {i}" for i in range(n_starts)] * n_seeds,
                     x=float(n_labels if ARMS[arm].uses_labels else 0),
                     x_unit="label",

@@ -64,7 +64,7 @@ class InstrumentProgram:
         """Everything that is wrong with the settings."""
         found = faults_of_data(config.data)
         found += ["instruments: two versions are wanted at least."] if len(config.instruments) < 2 else []
-        found += ["seeds: at least one is wanted."] if not config.seeds else []
+        found += ["training_seeds: at least one is wanted."] if not config.training_seeds else []
         if found:
             return found
         where = domain(config.data.domain)
@@ -81,13 +81,13 @@ class InstrumentProgram:
 
     def seeded(self, config: InstrumentSettings, seeds: int) -> Mapping[str, Any]:
         """The change that trains so many seeds."""
-        own = config.seeds[:seeds]
-        return {"seeds": [*own, *(1000 + i for i in range(seeds - len(own)))]}
+        own = config.training_seeds[:seeds]
+        return {"training_seeds": [*own, *(1000 + i for i in range(seeds - len(own)))]}
 
     def run(self, job: Job) -> InstrumentRun:
         """Label and learn what is not done yet, compare, report."""
         config: InstrumentSettings = job.config
-        clock = Clock(job.folder.record, begin_record(job, config.seeds))
+        clock = Clock(job.folder.record, begin_record(job, config.training_seeds))
         where = domain(config.data.domain)
         logged = behaviour(where, config.data)
         table = segment(logged, config.data.k or where.k)
@@ -173,10 +173,10 @@ def _learnt(
         chosen = select(version.p, table, alpha=own.alpha, retro_k=own.retro_k)
         scale = ActionScale.of(where.env.action_space, config.bound)
         settings = CloneSettings(learner.hidden, learner.learning_rate, learner.batch_size, learner.n_steps)
-        actor, _ = over_seeds(clone, keys_of(config.seeds), examples_of(logged, chosen, scale), settings)
+        actor, _ = over_seeds(clone, keys_of(config.training_seeds), examples_of(logged, chosen, scale), settings)
         n_steps = min(config.rollouts.n_steps, where.env.horizon)
         found = rollouts(
-            scale.policy(actor), where.env, config.seeds, n_starts=config.rollouts.n_starts, n_steps=n_steps
+            scale.policy(actor), where.env, config.training_seeds, n_starts=config.rollouts.n_starts, n_steps=n_steps
         )
         write_text(done, to_json({"returns": found.returns.tolist(), "success": found.success.tolist()}) + "\n")
     tree = parse_json(read_text(done, "version"), done, "version")

@@ -37,7 +37,12 @@ def claims_of(claims: Sequence[str], arms: Sequence[str], bounds: Sequence[str])
 def as_published(arm: str, bound: str, config: FeedbackSettings) -> bool:
     """Whether an arm was run with the paper's sizes, budget and number of seeds (the annotator may be another)."""
     own, row = config.learner, ARMS[arm]
-    if bound != "tanh1" or config.data.domain != "pendulum" or own.n_steps != _PAPER.n_steps or len(config.seeds) < 15:
+    if (
+        bound != "tanh1"
+        or config.data.domain != "pendulum"
+        or own.n_steps != _PAPER.n_steps
+        or len(config.training_seeds) < 15
+    ):
         return False
     if row.learner == "clone":
         return (own.hidden, own.batch_size) == (_PAPER.hidden, _PAPER.batch_size)

@@ -59,7 +59,7 @@ class FeedbackSettings:
     bounds: tuple[Literal["env", "tanh1"], ...] = ("env",)
     """How policies are bounded: by the environment, or by ±1 as in the paper."""
     learner: ArmSettings = field(default_factory=ArmSettings)
-    seeds: tuple[int, ...] = (20, 73, 11, 46, 89, 18, 12, 37, 94, 83, 13, 53, 61, 77, 22)
+    training_seeds: tuple[int, ...] = (20, 73, 11, 46, 89, 18, 12, 37, 94, 83, 13, 53, 61, 77, 22)
     """Of training."""
     seeds_at_once: int = 5
     """Seeds trained side by side, after which a stopped run need not train them again; 0 for all."""
@@ -91,7 +91,7 @@ class InstrumentSettings:
     """Name → version. The first is what the others are compared with."""
     bound: Literal["env", "tanh1"] = "env"
     learner: ArmSettings = field(default_factory=ArmSettings)
-    seeds: tuple[int, ...] = (20, 73, 11, 46, 89)
+    training_seeds: tuple[int, ...] = (20, 73, 11, 46, 89)
     replicates: int = 2
     """How often each version asks every question: for reliability."""
     reader_seed: int = 0
