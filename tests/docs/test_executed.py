@@ -21,6 +21,7 @@ EXECUTED = (
     "guides/add-a-memory.md",
     "guides/add-a-recipe.md",
     "methods/evaluation.md",
+    "methods/sfbc.md",
     *(f"contracts/{page.name}" for page in sorted((DOCS / "contracts").glob("*.md")) if page.name != "index.md"),
 )
 
