@@ -61,7 +61,7 @@ class FeedbackSettings:
     learner: ArmSettings = field(default_factory=ArmSettings)
     training_seeds: tuple[int, ...] = (20, 73, 11, 46, 89, 18, 12, 37, 94, 83, 13, 53, 61, 77, 22)
     """Of training."""
-    seeds_at_once: int = 5
+    seeds_at_once: int = 8
     """Seeds trained side by side, after which a stopped run need not train them again; 0 for all."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
     claims: tuple[str, ...] = ()
