@@ -143,7 +143,9 @@ def _sentences(found: Mapping[str, Any], results: Sequence[Result]) -> list[str]
     ]
     if best is not None:
         where = f" ({best.study})" if len(_by_study(results)) > 1 else ""
-        said.append(f"Highest success: {best.arm}{where} with {_percent(best)}, mean over {best.n} seeds and all starts.")
+        said.append(
+            f"Highest success: {best.arm}{where} with {_percent(best)}, mean over {best.n} seeds and all starts."
+        )
     if wanted := found.get("wanted"):
         said.append(
             f"Of the segments of the policy that is wanted {wanted['kept_of_wanted']:.1%} are kept, of the others "

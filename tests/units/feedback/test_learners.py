@@ -18,14 +18,26 @@ from fledge.feedback.oracle import OracleAnnotator
 from fledge.feedback.sfbc import SFBC
 from fledge.learn.actors import ActionScale, Actor
 from fledge.learn.clone import CloneSettings, Examples, clone, clone_loss
-from fledge.learn.offline import OfflineSettings, Transitions, expectile_loss, learn_offline
+from fledge.learn.offline import (
+    Networks,
+    OfflineSettings,
+    Transitions,
+    awac_actor_loss,
+    expectile_loss,
+    iql_actor_loss,
+    learn_offline,
+    td3bc_actor_loss,
+    td3bc_critic_loss,
+)
 from fledge.learn.prefer import (
     Pairs,
     PreferenceSettings,
+    RewardModel,
     RewardSettings,
     learn_preferences,
     learn_reward,
     pair_loss,
+    reward_loss,
     segment_scores,
 )
 from fledge.learn.seeds import keys_of, over_seeds
@@ -93,6 +105,69 @@ def test_soft_labels_weigh_both_orders():
 def test_cpl_discounts_the_rejected_segment():
     loss = pair_loss(jnp.array([-1.0]), jnp.array([-2.0]), jnp.array([1.0]), beta=0.1, conservative=0.5)
     assert float(loss) == pytest.approx(np.log1p(np.exp(-0.1 * (-1.0 + 1.0))))
+
+
+def linear(*weights):
+    """One linear layer with these weights and no bias."""
+    return MLP((Linear(jnp.array(weights, jnp.float32)[:, None], jnp.zeros(1)),), "relu")
+
+
+def test_the_reward_model_by_hand():
+    """r = tanh(a); segments of two steps with actions ½ and −½, the first preferred with ¾."""
+    model = RewardModel(jax.tree.map(lambda leaf: leaf[None], linear(0.0, 1.0)))
+    actions = jnp.stack([jnp.full((1, 2, 1), 0.5), jnp.full((1, 2, 1), -0.5)])
+    gap = 4 * np.tanh(0.5)
+    wanted = 0.75 * np.log1p(np.exp(-gap)) + 0.25 * np.log1p(np.exp(gap))
+    assert float(reward_loss(model, jnp.ones((2, 1, 2, 1)), actions, jnp.array([0.75]))) == pytest.approx(
+        wanted, rel=1e-5
+    )
+
+
+BATCH = Transitions(
+    jnp.ones((2, 1)), jnp.array([[0.5], [-0.5]]), jnp.array([1.0, 0.0]), jnp.ones((2, 1)), jnp.array([False, True])
+)
+"""Two steps in one state; the second is terminal."""
+
+
+def networks_of(actor):
+    """Q = 2 a in both critics, V = 0.5 s."""
+    critics = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), linear(0.0, 2.0))
+    return Networks(actor, critics, linear(0.5), actor, critics)
+
+
+def test_the_actor_loss_of_td3bc_by_hand():
+    actor = linear_actor(1.0)
+    action = np.tanh(1.0)
+    wanted = -2.5 + np.mean([(action - 0.5) ** 2, (action + 0.5) ** 2])
+    found = td3bc_actor_loss(actor, networks_of(actor), BATCH, jax.random.key(0), OfflineSettings())
+    assert float(found) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_critic_loss_of_td3bc_by_hand():
+    actor = linear_actor(1.0)
+    networks = networks_of(actor)
+    settings = OfflineSettings(smoothing=0.0)
+    target = 1.0 + 0.99 * 2 * np.tanh(1.0)
+    wanted = 2 * np.mean([(1.0 - target) ** 2, (-1.0 - 0.0) ** 2])
+    found = td3bc_critic_loss((networks.critics, None), networks, BATCH, jax.random.key(0), settings)
+    assert float(found) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_actor_loss_of_iql_by_hand():
+    actor = linear_actor(0.0, "stochastic")
+    weights = np.minimum(np.exp(3.0 * np.array([1.0 - 0.5, -1.0 - 0.5])), 100.0)
+    log_prob = np.asarray(actor.log_prob(BATCH.observations, BATCH.actions))
+    found = iql_actor_loss(actor, networks_of(actor), BATCH, jax.random.key(0), OfflineSettings("iql"))
+    assert float(found) == pytest.approx(-np.mean(weights * log_prob), rel=1e-5)
+
+
+def test_the_weights_of_awac_add_up_to_the_batch():
+    """The policy always takes −1 (clipped), so advantages are 2 a + 2: weights are a softmax of 3 and 1."""
+    actor = Actor(linear(-50.0), jnp.full(1, -50.0), (-6.0, 0.0))
+    share = 1 / (1 + np.exp(-2.0))
+    log_prob = np.asarray(actor.log_prob(BATCH.observations, BATCH.actions))
+    found = awac_actor_loss(actor, networks_of(actor), BATCH, jax.random.key(0), OfflineSettings("awac"))
+    assert float(found) == pytest.approx(-(share * log_prob[0] + (1 - share) * log_prob[1]), rel=1e-3)
 
 
 def test_the_expectile_by_hand():
