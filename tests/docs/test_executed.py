@@ -25,6 +25,7 @@ EXECUTED = (
     "methods/evaluation.md",
     "methods/hypernetworks.md",
     "methods/memories.md",
+    "methods/sfbc.md",
     *(f"contracts/{page.name}" for page in sorted((DOCS / "contracts").glob("*.md")) if page.name != "index.md"),
 )
 

@@ -56,6 +56,16 @@ KINDS: dict[str, Kind] = {
         "fledge.run.sensitivity:PROGRAM",
         "what an instrument does to labels and to the models trained on them",
     ),
+    "feedback": Kind(
+        "fledge.run.feedback_settings:FeedbackSettings",
+        "fledge.run.feedback:PROGRAM",
+        "policies from logged behaviour and what annotators said of it",
+    ),
+    "feedback-instruments": Kind(
+        "fledge.run.feedback_settings:InstrumentSettings",
+        "fledge.run.feedback_instruments:PROGRAM",
+        "the same behaviour, asked about in several ways",
+    ),
 }
 """Name → kind. A studio's own kind is one more row."""
 
