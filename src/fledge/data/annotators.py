@@ -1,4 +1,4 @@
-"""Annotators that need no network: people's recorded answers, noise over another's answers, scores with a calibration."""
+"""Annotators without a network: people's recorded answers, noise over another's answers, scores with a calibration."""
 
 from __future__ import annotations
 

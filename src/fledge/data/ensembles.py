@@ -132,7 +132,8 @@ def dawid_skene(
     credit = smoothing * (0.1 + 0.9 * np.eye(n_categories))
     for _ in range(n_steps):
         errors = np.tile(credit, (n_annotators, 1, 1))  # (annotator, truth, answer)
-        np.add.at(errors, (annotator, slice(None), category), truth[item])
+        for c in range(n_categories):
+            np.add.at(errors[:, c], (annotator, category), truth[item, c])
         errors /= errors.sum(axis=2, keepdims=True)
         log_truth = np.tile(np.log(truth.mean(axis=0) + 1e-12), (n_items, 1))
         np.add.at(log_truth, item, np.log(errors[annotator, :, category]))

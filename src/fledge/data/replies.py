@@ -301,7 +301,7 @@ def _yes_no(yes: Choice, no: Choice, p: float, mode: str) -> Answer:
 
 
 def vote(slot: Slot, answers: Sequence[Answer]) -> Answer:
-    """The answer of several replies: (count + 1) / (replies + options). Missing where half are; a tie is "don't know"."""
+    """The answer of several replies: (count + 1) / (replies + options). Half missing: missing. A tie: "don't know"."""
     given = [answer.value for answer in answers if answer.value is not None]
     if 2 * len(given) <= len(answers):
         codes = Counter(answer.missing for answer in answers if answer.value is None)
