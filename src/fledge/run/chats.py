@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from fledge.core.annotations import Item
@@ -77,14 +78,18 @@ class Questioner:
     replicate: int
     price: Price
 
+    @cached_property
+    def version(self) -> str:
+        """The instrument's."""
+        return self.instrument.version
+
     def job(self) -> str:
-        """What a budget belongs to: everything but the items."""
+        """What a budget belongs to: the endpoint, the model, how it is asked, the instrument and its condition."""
         return cache_key(
             {
                 **labeller_facts(self.base_url, self.model, self.asking),
-                "instrument": self.instrument.version,
+                "instrument": self.version,
                 "condition": self.condition,
-                "replicate": self.replicate,
             }
         )[:16]
 
@@ -147,7 +152,7 @@ class Questioner:
             "params": params,
             "detail": self.asking.detail,
             "text": fingerprint(prompt.turns),
-            "instrument": self.instrument.version,
+            "instrument": self.version,
             "replicate": self.replicate,
             "sample": sample,
         }

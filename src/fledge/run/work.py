@@ -283,7 +283,7 @@ class Work:
             missing=answer.missing,
             probability=None if p is None else {as_stored(slot.item, option): share for option, share in p.items()},
             mode=answer.mode,
-            instrument=self.questioner.instrument.version,
+            instrument=self.questioner.version,
             condition=self.questioner.condition,
             screen=screen.index,
             position=slot.position,
