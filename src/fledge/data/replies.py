@@ -252,9 +252,9 @@ def _tokens(found: Mapping[str, Any]) -> Iterator[tuple[Any, Any, list[tuple[Any
 
 
 def _probability(logprob: Any) -> float | None:
-    if isinstance(logprob, bool) or not isinstance(logprob, (int, float)) or math.isnan(logprob):
+    if isinstance(logprob, bool) or not isinstance(logprob, (int, float)) or logprob != logprob:
         return None
-    return math.exp(min(float(logprob), 0.0))
+    return math.exp(max(min(logprob, 0.0), -1e4))
 
 
 def _from_tokens(slot: Slot, reply: Mapping[str, Any], mode: str) -> Answer:
