@@ -120,7 +120,7 @@ class LocalEndpoint:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         method, path, _ = first.split(" ", 2)
-        if method != "POST" or not path.endswith("/chat/completions"):
+        if method != "POST" or path != "/v1/chat/completions":
             _send(writer, 404, {"error": {"message": f"there is no {method} {path}"}})
             return True
         record = {"key": headers.get("idempotency-key", ""), "status": 0}

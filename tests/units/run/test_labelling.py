@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -18,27 +17,27 @@ import pytest
 
 from fledge.core.annotations import Item
 from fledge.core.errors import ConfigError, DataError
-from fledge.core.instruments import PAIR, Ask, Block, Condition, Construct, Instrument
+from fledge.core.instruments import Ask, Block, Condition, Construct, Instrument
 from fledge.data.pictures import frames_item
 from fledge.run.chats import Asking
 from fledge.run.endpoint import Pace
 from fledge.run.labeller import OpenAICompatAnnotator, ReplayAnnotator
 from fledge.run.limits import Budget
-from fledge.run.local_endpoint import LocalEndpoint, Misbehaviour, pictures
+from fledge.run.local_endpoint import LocalEndpoint, Misbehaviour
 from fledge.run.reply_cache import ReplyCache
 
 UP = Instrument("up", (Construct("up", "Is it up?"),), (Condition("A", (Block((Ask(("up",)),)),)),))
-FIVE = Instrument(
-    "five",
-    (Construct("HS", "Hate speech?"), Construct("OL", "Offensive?")),
-    (
-        Condition("A", (Block((Ask(("HS", "OL"), "multi"),)),)),
-        Condition("B", (Block((Ask(("HS",)), Ask(("OL",)))),)),
-        Condition("D", (Block((Ask(("HS",)),)), Block((Ask(("OL",)),)))),
-    ),
-)
 NORMALISED = Asking(mode="normalised")
 QUICK = Pace(workers=8, first_wait=0.002, longest_wait=1.0, timeout=20.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_turns():
+    """The server is a thread: without this, each of its packets waits up to 5 ms for the interpreter's lock."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(before)
 
 
 def items(n):
@@ -181,18 +180,15 @@ def test_what_was_on_its_way_is_marked_as_in_doubt(killed):
     assert marked(resumed) == Counter({f"i{i}": 1 for i in range(300)})
 
 
-def test_what_is_in_doubt_is_asked_again_where_that_is_wanted(killed, tmp_path):
-    _, _, resumed, _, _ = killed
-    cache = ReplyCache(tmp_path / "c")
+def test_what_is_in_doubt_is_asked_again_where_that_is_wanted(tmp_path):
     with LocalEndpoint() as server:
-        asking = annotator(server, cache=cache)
-        work = asking._questioner(UP, "", 0)
-        chats, _ = work.chats(items(1), None or __import__("fledge.run.capabilities", fromlist=["x"]).Capabilities())
-        _, screen, mode = chats[0].screens[0]
-        call = work.call(work.prompt(screen, mode, (), None), mode, 0, None)
-        cache.sending(call.key, work.job(), 10, 1)  # and then the lights went out
-        assert [failure.status for failure in asking.label(items(1), UP).failures] == ["in_doubt"]
-        assert len(server.arrived) == 0
+        annotator(server, cache=tmp_path / "whole").label(items(1), UP)
+        cache = ReplyCache(tmp_path / "cache")
+        cache.sending(server.arrived[0]["key"], "job", 10, 1)  # and then the lights went out
+        assert [failure.status for failure in annotator(server, cache=cache).label(items(1), UP).failures] == [
+            "in_doubt"
+        ]
+        assert len(server.arrived) == 1
         assert len(annotator(server, cache=cache, ask_again=True).label(items(1), UP).annotations) == 1
 
 
@@ -303,8 +299,7 @@ def test_a_key_that_is_not_set_is_named(monkeypatch):
 
 def test_an_endpoint_that_refuses_everything_ends_the_job():
     with LocalEndpoint() as server:
-        wrong = OpenAICompatAnnotator(server.url + "/nowhere/chat", "m", asking=NORMALISED, pace=QUICK)
-        wrong.base_url = server.url.replace("/v1", "/v1/chat/completions/none")
+        wrong = OpenAICompatAnnotator(server.url.replace("/v1", "/v2"), "m", asking=NORMALISED, pace=QUICK)
         with pytest.raises(ConfigError, match="404"):
             wrong.annotate(items(50), UP)
 
