@@ -36,6 +36,27 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
+def pixels(content: bytes) -> np.ndarray:
+    """The frame of a PNG file that `png` wrote: (height, width, 3) of uint8.
+
+    Raises:
+        DataError: it is another kind of file. (Any picture: `PIL.Image.open(io.BytesIO(content))`.)
+    """
+    shape, at, body = size(content), len(_SIGNATURE), b""
+    while shape is not None and at + 8 <= len(content):
+        length, kind = struct.unpack(">I4s", content[at : at + 8])
+        body += content[at + 8 : at + 8 + length] if kind == b"IDAT" else b""
+        at += length + 12
+    try:
+        width, height = shape or (0, 0)
+        rows = np.frombuffer(zlib.decompress(body), np.uint8).reshape(height, 1 + 3 * width)
+        if shape is None or rows[:, 0].any():
+            raise ValueError
+    except (ValueError, zlib.error):
+        raise DataError("This is no PNG file that fledge.data.pictures.png wrote. Open it with Pillow.") from None
+    return rows[:, 1:].reshape(height, width, 3)
+
+
 def frames_item(name: str, frames: Iterable[np.ndarray], **meta: str | int | float | bool) -> Item:
     """An item of pictures in time order."""
     return Item(name, media=tuple(Media("image", png(frame)) for frame in frames), meta=meta)
@@ -47,14 +68,3 @@ def size(content: bytes) -> tuple[int, int] | None:
         return None
     width, height = struct.unpack(">II", content[16:24])
     return width, height
-
-
-def unpack(name: str, frames: np.ndarray) -> list[np.ndarray]:
-    """An array (time, height, width, 3) as a list of frames.
-
-    Raises:
-        DataError: it has another number of axes.
-    """
-    if frames.ndim != 4:
-        raise DataError(f"'{name}': frames are (time, height, width, 3), but the array is {frames.shape}.")
-    return list(frames)

@@ -149,7 +149,10 @@ class LocalEndpoint:
         if bad.no_images and pictures(request):
             return 400, {"error": {"message": "this model does not see"}}, {}
         logprobs = bool(request.get("logprobs")) and not bad.no_logprobs and not _nth(n, bad.no_logprobs_every)
-        answer = self.answer(request)
+        try:
+            answer = self.answer(request)
+        except Exception as error:  # a rule of the user's: say what broke instead of hanging up
+            return 500, {"error": {"message": f"the rule that answers raised {error!r}"}}, {}
         shape = None if bad.no_schema else request.get("response_format")
         text, tokens = _written(answer, shape)
         if _nth(n, bad.truncated_every):

@@ -10,7 +10,7 @@ import pytest
 
 from fledge.core.annotations import Media
 from fledge.core.errors import DataError, ShapeError
-from fledge.data.pictures import png, size
+from fledge.data.pictures import pixels, png, size
 from fledge.data.prices import Estimate, price_of, prompt_tokens, read_prices
 from fledge.data.prompts import Turn
 
@@ -56,6 +56,17 @@ def test_a_picture_survives_being_written():
     image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     frame = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     assert np.array_equal(np.asarray(image.open(io.BytesIO(png(frame)))), frame)
+
+
+def test_a_picture_is_read_back_as_it_was_written():
+    frame = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    assert np.array_equal(pixels(png(frame)), frame)
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", png(np.zeros((4, 4, 3), np.uint8))[:-30]])
+def test_what_is_no_picture_of_ours_is_refused(content):
+    with pytest.raises(DataError, match="Pillow"):
+        pixels(content)
 
 
 def test_the_size_of_a_picture_is_read_from_its_head():

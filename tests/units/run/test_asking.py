@@ -112,9 +112,8 @@ def test_faithful_requests_have_the_published_parameters():
 
 def test_votes_are_five_requests_of_their_own():
     replies = iter(["Y", "N", "Y", "Y", "N"])
-    labelling, seen = asked(lambda _: next(replies), condition="D", items=ITEMS[:1], mode="votes", n_votes=5, instrument=Instrument(
-        "one", FIVE.constructs[:1], (Condition("D", (Block((HS,)),)),)
-    ))  # fmt: skip
+    one = Instrument("one", FIVE.constructs[:1], (Condition("D", (Block((HS,)),)),))
+    labelling, seen = asked(lambda _: next(replies), items=ITEMS[:1], mode="votes", instrument=one)
     assert labelling.annotations[0].probability == pytest.approx({"1": 4 / 7, "0": 3 / 7})
     assert [request["temperature"] for request in seen] == [0.7] * 5
 
