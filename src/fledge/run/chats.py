@@ -160,7 +160,7 @@ class Questioner:
         if mode == "votes" and able is not None and able.seed:
             body["seed"] = params["seed"] = self.replicate * 1000 + sample
         tokens = prompt_tokens(prompt.turns, self.price, self.asking.detail)
-        return Call(cache_key(request), request, body, tokens, int(params["max_tokens"]))
+        return Call(cache_key(request), request, body, tokens, _limit(params))
 
     def _params(self, prompt: Prompt, mode: str, able: Capabilities | None) -> dict[str, Any]:
         asking = self.asking
@@ -173,7 +173,17 @@ class Questioner:
         if prompt.schema is not None and self._structured(able):
             shape = {"name": "answers", "strict": True, "schema": dict(prompt.schema)}
             params["response_format"] = {"type": "json_schema", "json_schema": shape}
-        return params | dict(asking.extra)
+        return with_extra(params, asking.extra)
+
+
+def with_extra(params: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with the user's own; `max_completion_tokens` takes the place of `max_tokens`, as newer models want."""
+    old = {"max_tokens"} if "max_completion_tokens" in extra else set()
+    return {name: value for name, value in params.items() if name not in old} | dict(extra)
+
+
+def _limit(params: Mapping[str, Any]) -> int:
+    return int(params.get("max_completion_tokens", params.get("max_tokens", 0)))
 
 
 def _longest(prompt: Prompt, mode: str) -> int:

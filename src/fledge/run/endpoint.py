@@ -131,7 +131,14 @@ class Endpoint:
     async def __aenter__(self) -> Endpoint:
         limits = self._httpx.Limits(max_connections=self.pace.workers, max_keepalive_connections=self.pace.workers)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        self._http = self._httpx.AsyncClient(timeout=self.pace.timeout, limits=limits, headers=headers)
+        near = urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+        self._http = self._httpx.AsyncClient(
+            timeout=self.pace.timeout,
+            limits=limits,
+            headers=headers,
+            trust_env=not near,  # a proxy has no business between a program and its own machine
+            verify=self.base_url.startswith("https"),  # certificates take long to load, and http has none
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -101,8 +101,21 @@ class OpenAICompatAnnotator(Annotator):
     def annotate(
         self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicate: int = 0
     ) -> list[Annotation]:
-        """The annotations of `label`. Failures are in the cache's log; use `label` to have them in hand."""
-        return self.label(items, instrument, condition=condition, replicate=replicate).annotations
+        """The annotations of `label`, if nothing failed and nothing was left.
+
+        Raises:
+            ConfigError, DataError: as `label`.
+            DataError: some requests got no reply, or the budget was spent. The answers that came are in the cache;
+                `label` hands them over beside what failed.
+        """
+        done = self.label(items, instrument, condition=condition, replicate=replicate)
+        if done.failures or (done.left and not self.skip_missing):
+            reason = done.stopped or done.failures[0].reason
+            raise DataError(
+                f"{len(done.annotations)} answers came, {len(done.failures)} requests failed and {len(done.left)} "
+                f"items were not asked: {reason}. Ask again to go on from the cache, or use label(…) for what there is."
+            )
+        return done.annotations
 
     def label(
         self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicate: int = 0

@@ -27,13 +27,14 @@ class TokenBucket:
         """
         Args:
             per_minute: requests or tokens; infinite for no limit.
-            burst: what a full bucket holds; by default a second's worth, and at least one.
+            burst: what a full bucket holds; by default a twentieth of a second's worth, and at least one: endpoints
+                count over short windows too.
             clock, sleep: of time, in seconds.
         """
         if not per_minute > 0:
             raise ConfigError(f"A rate is above 0 per minute, not {per_minute}.")
         self.rate = per_minute / 60
-        self.burst = max(1.0, self.rate) if burst is None else burst
+        self.burst = max(1.0, self.rate / 20) if burst is None else burst
         self._clock, self._sleep = clock, sleep
         self._level, self._at = self.burst, clock()
 

@@ -18,7 +18,7 @@ from fledge.data.packs import Reply
 from fledge.data.prompts import Prompt, Turn, answered, cache_key
 from fledge.data.replies import Answer, read, text_of
 from fledge.run.capabilities import Capabilities, probe
-from fledge.run.chats import Chat, Questioner
+from fledge.run.chats import Chat, Questioner, with_extra
 from fledge.run.endpoint import Call, Endpoint, Failed, Pace, Refused, secret
 from fledge.run.limits import Budget, BudgetSpent, Ledger
 from fledge.run.reply_cache import ReplyCache, Spent
@@ -134,8 +134,10 @@ class Work:
 
     async def _probed(self, known_by: Mapping[str, Any], body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         questioner = self.questioner
-        request = {"endpoint": questioner.base_url, "model": questioner.model, **known_by}
-        call = Call(cache_key(request), request, {"model": questioner.model, **body}, 150, int(body["max_tokens"]))
+        extra = dict(questioner.asking.extra)
+        request = {"endpoint": questioner.base_url, "model": questioner.model, "extra": extra, **known_by}
+        sent = {"model": questioner.model, **with_extra(body, extra)}
+        call = Call(cache_key(request), request, sent, 150, int(body["max_tokens"]))
         try:
             return (await self._reply(call)).body
         except Failed as error:

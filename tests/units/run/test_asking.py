@@ -190,6 +190,12 @@ def test_two_items_of_one_name_are_refused():
         asked(items=[ITEMS[0], ITEMS[0]])
 
 
+def test_parameters_of_ones_own_are_sent_and_one_of_them_takes_the_place_of_an_older_one():
+    _, seen = asked(mode="hard", temperature=None, extra={"max_completion_tokens": 50, "reasoning_effort": "low"})
+    sent = {name: value for name, value in seen[0].items() if name not in ("model", "messages")}
+    assert sent == {"max_completion_tokens": 50, "reasoning_effort": "low"}
+
+
 def test_refusals_are_annotations_without_a_value():
     labelling, _ = asked(lambda _: "I'm sorry, I can't judge that.", mode="hard")
     assert {(a.value, a.missing) for a in labelling.annotations} == {(None, "refused")} and labelling.failures == []
