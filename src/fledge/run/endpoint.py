@@ -195,7 +195,7 @@ class Endpoint:
         self, call: Call, attempt: int, promised: tuple[int, int], text: str, latency: float, tries: int
     ) -> Reply:
         try:
-            body = json.loads(self._clean(text))
+            body = _whole_characters(json.loads(self._clean(text)), text)
             if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
                 raise ValueError
         except (ValueError, RecursionError):
@@ -235,6 +235,13 @@ class Endpoint:
 
     def _said(self, text: str) -> str:
         return " ".join(self._clean(text).split())[:300]
+
+
+def _whole_characters(body: Any, text: str) -> Any:
+    """Without halves of characters (a reply cut in the middle of an emoji): no file could hold them."""
+    if "\\ud" not in text.lower():
+        return body
+    return json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace").decode())
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float:

@@ -37,7 +37,7 @@ def read_items(path: Path | str) -> list[Item]:
     if path.suffix == ".npz":
         return _frames(path)
     items = []
-    for number, line in enumerate(read_text(path, "table of items").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "table of items").split("\n"), start=1):
         if line.strip():
             items.append(_item(parse_json(line, path, "table of items", line=number), path, number))
     if not items:
@@ -186,7 +186,9 @@ def read_annotations(path: Path | str) -> list[Annotation]:
     """
     path, names = Path(path), [field.name for field in fields(Annotation)]
     found = []
-    for number, line in enumerate(read_text(path, "table of annotations").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "table of annotations").split("\n"), start=1):
+        if not line:
+            continue
         row = parse_json(line, path, "table of annotations", line=number)
         try:
             found.append(Annotation(**row))

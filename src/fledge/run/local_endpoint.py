@@ -35,6 +35,8 @@ class Misbehaviour:
     """The reply's text is cut in the middle."""
     broken_every: int = 0
     """The connection is closed in the middle of the reply."""
+    garbage_every: int = 0
+    """200 with something that is no chat completion."""
     no_logprobs: bool = False
     """Never any log probabilities, without a word (as some servers do)."""
     no_schema: bool = False
@@ -146,6 +148,8 @@ class LocalEndpoint:
             return 429, {"error": {"message": "too many requests"}}, {"Retry-After": bad.retry_after}
         if _nth(n, bad.error_every):
             return 500, {"error": {"message": "something broke"}}, {}
+        if _nth(n, bad.garbage_every):
+            return 200, {"detail": "<html>Welcome</html>"}, {}
         if bad.no_images and pictures(request):
             return 400, {"error": {"message": "this model does not see"}}, {}
         logprobs = bool(request.get("logprobs")) and not bad.no_logprobs and not _nth(n, bad.no_logprobs_every)

@@ -124,6 +124,11 @@ def test_a_batch_with_confidence_is_one_request_for_two_items():
     assert labelling.annotations[0].probability == pytest.approx({"1": 0.75, "0": 0.25})
 
 
+def test_json_that_was_cut_short_is_no_answer():
+    labelling, _ = asked(condition="batch", mode="verbal", structured=True, bad=Misbehaviour(truncated_every=1))
+    assert {(a.value, a.missing) for a in labelling.annotations} == {(None, "unparsable")}
+
+
 def test_swapped_sides_of_a_pair_are_put_right_before_they_are_stored():
     pair = [Item(str(i), pair=(Item("a", f"bad {i}"), Item("b", f"good {i}"))) for i in range(12)]
     better = Instrument(

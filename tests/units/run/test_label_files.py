@@ -88,7 +88,7 @@ def test_a_broken_instrument_is_refused(text, tmp_path):
 
 def test_annotations_survive_being_written(tmp_path):
     rows = [
-        Annotation("a", "up", "m", "1", probability={"1": 0.9, "0": 0.1}),
+        Annotation("a", "up", "m", "1", probability={"1": 0.9, "0": 0.1}, raw="two\nlines\u2028three\x85four"),
         Annotation("b", "up", "m", missing="refused"),
     ]
     write_annotations(tmp_path / "a.jsonl", rows)

@@ -343,6 +343,28 @@ def test_a_retry_after_of_an_hour_fails_the_item():
     assert "3600 seconds" in labelling.failures[0].reason and labelling.failures[0].tries == 1
 
 
+def test_a_reply_that_comes_too_late_is_asked_for_again():
+    with LocalEndpoint(misbehaviour=Misbehaviour(slow_every=2, slow_seconds=2.0)) as server:
+        pace = Pace(workers=1, timeout=0.5, first_wait=0.001)
+        assert len(annotator(server, pace=pace).label(items(2), UP).annotations) == 2
+        assert [request["status"] for request in server.arrived] == [200, 0, 200]
+
+
+def test_something_that_is_no_chat_completion_is_a_failure_and_is_asked_for_by_the_next_run():
+    with LocalEndpoint(misbehaviour=Misbehaviour(garbage_every=3)) as server:
+        asking = annotator(server, pace=Pace(workers=1))
+        assert "no chat completion" in asking.label(items(3), UP).failures[0].reason
+        assert len(asking.label(items(3), UP).annotations) == 3 and len(server.arrived) == 4
+        assert asking.cache.failures()[0][:2] == ("error", ["i2"])
+
+
+def test_half_a_character_is_stored_and_shared_like_any_reply(tmp_path):
+    with LocalEndpoint(lambda request: "Yes \ud83d") as server:
+        asking = annotator(server, cache=tmp_path / "c", asking=Asking(mode="hard", memory="session"))
+        asking.label(items(2), UP)
+        assert asking.cache.write_pack(tmp_path / "pack") == 2
+
+
 def test_a_rate_is_kept():
     with LocalEndpoint() as server:
         begun = time.monotonic()
