@@ -216,7 +216,7 @@ class Endpoint:
         await self._requests.take()
         await self._tokens.take(call.prompt_tokens + call.completion_tokens)
         while (quiet := self._quiet_until - time.monotonic()) > 0:  # one worker's Retry-After holds for all
-            await asyncio.sleep(quiet)
+            await asyncio.sleep(quiet * random.uniform(1.0, 1.25))  # not all at the same moment
 
     async def _promise(self, call: Call) -> tuple[int, int]:
         while True:
