@@ -22,6 +22,7 @@ EXECUTED = (
     "guides/add-a-recipe.md",
     "methods/analyses.md",
     "methods/annotation-sensitivity.md",
+    "guides/label-with-a-model.md",
     "methods/evaluation.md",
     "methods/hypernetworks.md",
     "methods/memories.md",

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
+from fledge.core.annotations import Annotation, Item
 from fledge.core.distributions import Distribution
+from fledge.core.instruments import Instrument
 from fledge.core.spaces import Space
 from fledge.core.types import Decision, Task, TimeStep, Token, Trajectory
 
@@ -265,8 +267,17 @@ class Annotator:
     """Whoever answers questions about items: an oracle, people, a model behind an endpoint, a recorded cache."""
 
     @abstractmethod
-    def annotate(self, items: Sequence[Any], instrument: Any) -> Sequence[Any]:
-        """One annotation per item and question of the instrument; abstentions are annotations, errors are not."""
+    def annotate(
+        self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicate: int = 0
+    ) -> Sequence[Annotation]:
+        """One annotation per item and question of a condition; abstentions are annotations, errors are not.
+
+        Args:
+            items: what is judged.
+            instrument: what is asked.
+            condition: which version of the instrument; may be left out where there is only one.
+            replicate: which time the same is asked, from 0; the same replicate gives the same answers.
+        """
 
 
 def task_batch(family: TaskFamily, key: Key[Array, ""], split: str, n: int) -> Task:

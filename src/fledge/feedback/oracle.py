@@ -60,7 +60,9 @@ class OracleAnnotator(Annotator):
             raise unknown("construct with a known answer", construct, self.judges)
         return self.judges[construct](self.trajectories.observations[self.table.frames(self.n_frames)])
 
-    def annotate(self, items: Sequence[Item], instrument: Instrument, *, replicate: int = 0) -> list[Annotation]:
+    def annotate(
+        self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicate: int = 0
+    ) -> list[Annotation]:
         """One answer per item and construct; a replicate is no different.
 
         Raises:
@@ -111,9 +113,11 @@ class NoisyAnnotator(Annotator):
                 f"{self.abstain}, {self.temperature}."
             )
 
-    def annotate(self, items: Sequence[Item], instrument: Instrument, *, replicate: int = 0) -> list[Annotation]:
+    def annotate(
+        self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicate: int = 0
+    ) -> list[Annotation]:
         """One answer per item and construct; refusals are answers that are missing."""
-        given = self.inner.annotate(items, instrument, replicate=replicate)
+        given = self.inner.annotate(items, instrument, condition=condition, replicate=replicate)
         logits = _standardised([row.probability["1"] if row.probability else 0.5 for row in given])
         return [self._spoilt(row, logit, replicate) for row, logit in zip(given, logits.tolist(), strict=True)]
 

@@ -87,7 +87,9 @@ class SimulatedReader(Annotator):
         growth = {"separate": 1.0, "grid": more**0.5, "filmstrip": more}[self.presentation.layout]
         return LEGIBILITY[self.presentation.layout] * growth
 
-    def annotate(self, items: Sequence[Item], instrument: Instrument, *, replicate: int = 0) -> list[Annotation]:
+    def annotate(
+        self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicate: int = 0
+    ) -> list[Annotation]:
         """One answer per item and construct, in the order of the instrument's first condition.
 
         Raises:
