@@ -90,15 +90,15 @@ class SimulatedReader(Annotator):
     def annotate(
         self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicate: int = 0
     ) -> list[Annotation]:
-        """One answer per item and construct, in the order of the instrument's first condition.
+        """One answer per item and construct, in the order of the condition (by default the instrument's first).
 
         Raises:
             ConfigError: a construct whose right answer is unknown.
             DataError: an item that shows no segment.
         """
         rows = segments_of(items)
-        condition = instrument.conditions[0]
-        screens = [ask.constructs for block in condition.blocks for ask in block.screens]
+        program = instrument.condition(condition) if condition else instrument.conditions[0]
+        screens = [ask.constructs for block in program.blocks for ask in block.screens]
         given: list[Annotation] = []
         order = 0
         for names in screens:
