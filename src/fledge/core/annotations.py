@@ -26,6 +26,8 @@ class Media:
     content: bytes
     """The file: PNG or JPEG, GIF or MP4."""
     mime: str = "image/png"
+    alt: str = ""
+    """What it shows, in words, for those who cannot see it."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,21 @@ class Option:
 
 
 YES_NO = (Option("1", "Yes"), Option("0", "No"))
+PAIR = (Option("first", "The first"), Option("second", "The second"))
+"""Of a pair of items, as the pair is stored: `as_stored` puts an answer right where the sides were swapped."""
+
+
+def likert(points: int, low: str = "", high: str = "") -> tuple[Option, ...]:
+    """The options of a rating from 1 to `points`; the two ends can have a name."""
+    ends = {1: low, points: high}
+    return tuple(Option(str(i), f"{i} {ends.get(i, '')}".strip()) for i in range(1, points + 1))
+
+
+def as_stored(item: Item, value: str) -> str:
+    """An answer about an item as it was shown → the answer about the item as it is stored."""
+    if item.meta.get("swapped") is True:
+        return {"first": "second", "second": "first"}.get(value, value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,8 @@ class Condition:
     """Items on one screen (models label several items of a prompt at once)."""
     confidence: bool = False
     """Whether a confidence from 0 to 100 is asked beside the answer."""
+    shuffle_seed: int | None = None
+    """A number: shuffled by it, in the same way for every annotator."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -168,6 +185,7 @@ class Instrument:
             ConfigError: there is no such condition.
         """
         program = self.condition(condition)
+        seed = seed if program.shuffle_seed is None else program.shuffle_seed
         draw = random.Random(f"{self.version}/{condition}/{seed}")
         order = list(enumerate(items))
         if "items" in program.shuffle:
