@@ -194,7 +194,7 @@ def _permuted(plan: Plan, open_arms: Sequence[str], log: Sequence[Assignment]) -
     left = Counter({arm.name: plan.block for arm in plan.arms})
     for row in log:
         left[row.arm] -= 1
-        if not any(left[name] > 0 for name in open_arms) or not any(left.values()):
+        if max(left.values()) <= 0:
             left = Counter({arm.name: plan.block for arm in plan.arms})
     chances = {name: left[name] for name in open_arms if left[name] > 0}
     if not chances:  # what is left of the block is full

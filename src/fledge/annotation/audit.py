@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -63,6 +63,8 @@ class Audit:
     balance: tuple[Balance, ...]
     attrition_p: float
     """Whether attrition differs between arms: a permutation test of its χ²; NaN where nobody was lost or none finished."""
+    shares_p: float
+    """Whether the arms' sizes fit the logged probabilities (χ² goodness of fit)."""
     overfilled: int
     turned_away: int = 0
 
@@ -79,6 +81,7 @@ class Audit:
                 "cells": [dict(zip(("arm", "batch", "taken", "target"), cell, strict=True)) for cell in self.cells],
                 "balance": [vars(row) for row in self.balance],
                 "attrition_p": self.attrition_p,
+                "shares_p": self.shares_p,
                 "overfilled": self.overfilled,
                 "exact": self.exact,
                 "turned_away": self.turned_away,
@@ -113,7 +116,7 @@ def audit(
     if len(known) and 0 < lost.sum() < len(known):
         p = _permuted(codes, lambda c: _chi2(c, lost.astype(int)))[1]
     over = sum(max(0, taken - target) for _, _, taken, target in cells)
-    return Audit(counts, cells, _balances(plan, log, attributes or {}), p, over, turned_away)
+    return Audit(counts, cells, _balances(plan, log, attributes or {}), p, _shares_p(counts), over, turned_away)
 
 
 def _count(plan: Plan, arm: str, log: Sequence[Assignment], now: float) -> ArmCount:
@@ -157,7 +160,7 @@ def _numbers(values: Sequence[str]) -> np.ndarray | None:
         return None
 
 
-def _permuted(codes: np.ndarray, statistic) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+def _permuted(codes: np.ndarray, statistic: Callable[[np.ndarray], float]) -> tuple[float, float]:
     """A statistic, and the share of shuffled arms that reach it (Phipson & Smyth 2010: never zero)."""
     seen = statistic(codes)
     draw = np.random.default_rng(0)
@@ -191,7 +194,7 @@ def _largest(codes: np.ndarray, numbers: np.ndarray) -> float:
     return float(worst)
 
 
-def expected_share_p(counts: Sequence[ArmCount]) -> float:
+def _shares_p(counts: Sequence[ArmCount]) -> float:
     """Whether the arms' sizes fit the logged probabilities: χ² goodness of fit; 1 where nothing was assigned."""
     assigned = np.array([count.assigned for count in counts], float)
     expected = np.array([count.expected for count in counts])
@@ -199,8 +202,3 @@ def expected_share_p(counts: Sequence[ArmCount]) -> float:
     if keep.sum() < 2:
         return 1.0
     return float(stats.chisquare(assigned[keep], expected[keep] * assigned[keep].sum() / expected[keep].sum()).pvalue)
-
-
-def outcomes(log: Sequence[Assignment]) -> Counter[str]:
-    """Outcome → how many."""
-    return Counter(row.outcome for row in log)

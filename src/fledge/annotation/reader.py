@@ -57,7 +57,8 @@ class Reader:
 
     def text(self, key: str, default: str | None = None) -> str:
         """A text; without a default it must be there. Numbers become text."""
-        value = self.raw(key, default)
+        value = self.raw(key)
+        value = default if value is None else value
         if value is None:
             self.faults.add(self.at(key), f"this text is missing. Add '{key}: …'.")
             return ""
