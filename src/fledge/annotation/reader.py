@@ -149,17 +149,29 @@ def parse_yaml(text: str, source: str) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        return yaml.load(text, Loader=Strict)
+        return _named(yaml.load(text, Loader=Strict))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark is not None else ""
         why = getattr(error, "problem", None) or error
-        raise ConfigError(f"{source}{at}: this is not YAML ({why}). Mend that line.") from None
+        raise ConfigError(
+            f"{source}{at}: this is not YAML ({why}). Mend that line; inside {{…}} and […], put texts with ? : or , "
+            "into quotes."
+        ) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: this is not YAML that can be read ({error}).") from None
 
 
 _MERGE = "tag:yaml.org,2002:merge"
+
+
+def _named(value: Any) -> Any:
+    """The same with every key a text, and dates as text: what JSON can hold."""
+    if isinstance(value, dict):
+        return {_word(key): _named(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_named(part) for part in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 def _word(value: Any) -> str:
