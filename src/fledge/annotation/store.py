@@ -270,7 +270,8 @@ class Store:
             place = f"{visit.annotator}/{visit.stage}/{visit.screen}"
             c.execute(self.sa.delete(self.t.drafts).where(self.t.drafts.c.place == place))
             people = self.t.annotators
-            c.execute(self.sa.update(people).where(people.c.id == visit.annotator).values(**changes))
+            if changes:
+                c.execute(self.sa.update(people).where(people.c.id == visit.annotator).values(**changes))
         return True
 
     def draft(self, annotator: str, stage: str, screen: int, given: Mapping[str, list[str]], now: float) -> None:
