@@ -56,13 +56,18 @@ class Pages:
         """Attributes, comprehension check, readiness or exit."""
         fields = self.design.attributes if stage == "attributes" else self.design.exit
         template = stage if stage in ("check", "ready") else "fields"
-        n_items = len({i for indices in self.design.batches.values() for i in indices})
-        return self.render(template, stage=stage, fields=fields, n_screens=n_screens, n_items=n_items, **common)
+        asked = [check.text for check in self.design.checks] if stage == "check" else [one.label for one in fields]
+        labels = {f"f.{i}": _stop(label) for i, label in enumerate(asked)}
+        return self.render(template, stage=stage, fields=fields, n_screens=n_screens, labels=labels, **common)
 
     def screen(self, stage: str, step: Step, cursor: int, count: int, common: dict[str, Any]) -> str:
         """A practice or task screen."""
         back = stage == "task" and self.design.back and cursor > 0
-        return self.render("screen", stage=stage, screen=step.screen, cursor=cursor, count=count, back=back, **common)
+        asked = enumerate(step.screen.constructs)
+        labels = {f"a.{i}.{j}": _stop(c.question) for j, c in asked for i in range(len(step.screen.items))}
+        return self.render(
+            "screen", stage=stage, screen=step.screen, cursor=cursor, count=count, back=back, labels=labels, **common
+        )
 
     def end(self, stage: str, code: str = "") -> str:
         """A page after which nothing comes."""
@@ -109,6 +114,11 @@ def prose(text: str) -> Markup:
         if bullets:
             parts.append(Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(_bold(b)) for b in bullets)))
     return Markup("\n").join(parts)
+
+
+def _stop(label: str) -> str:
+    """A label with a full stop, if it has no mark of its own."""
+    return label if label.endswith(("?", ".", ":", "!")) else f"{label}."
 
 
 def _bold(line: str) -> Markup:
