@@ -106,7 +106,7 @@ def shapes() -> dict[str, Any]:
     def text(pattern: str) -> Any:
         return (str, p.Field(default="", pattern=pattern, max_length=64))
 
-    def number(top: float, kind: Any = int) -> Any:
+    def number(top: float | int, kind: Any = int) -> Any:
         return (kind | None, p.Field(default=None, ge=0, le=top))
 
     def model(name: str, **columns: Any) -> Any:
