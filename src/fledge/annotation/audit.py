@@ -123,7 +123,7 @@ def _count(plan: Plan, arm: str, log: Sequence[Assignment], now: float) -> ArmCo
     rows = [row for row in log if row.arm == arm]
     active = sum(row.outcome == "active" and row.until > now for row in rows)
     completed = sum(row.outcome == "completed" for row in rows)
-    expected = sum(row.probabilities.get(arm, 0.0) for row in log)
+    expected = float(sum(row.probabilities.get(arm, 0.0) for row in log))
     target = plan.labels * len(plan.batches)
     return ArmCount(arm, target, len(rows), completed, active, len(rows) - active - completed, expected)
 
