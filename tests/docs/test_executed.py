@@ -20,6 +20,7 @@ EXECUTED = (
     "guides/adapters.md",
     "guides/add-a-memory.md",
     "guides/add-a-recipe.md",
+    "guides/annotation-page.md",
     "methods/evaluation.md",
     *(f"contracts/{page.name}" for page in sorted((DOCS / "contracts").glob("*.md")) if page.name != "index.md"),
 )

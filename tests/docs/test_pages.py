@@ -54,7 +54,9 @@ def test_every_command_that_is_named_exists():
 def test_every_option_that_is_named_exists():
     unknown = set()
     for page, command, rest in spoken():
-        known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
+        group = getattr(COMMANDS[command], "commands", {})
+        parameters = [*COMMANDS[command].params, *(p for one in group.values() for p in one.params)]
+        known = {option for parameter in parameters for option in parameter.opts}
         unknown |= {(page, command, word) for word in re.findall(r"--[a-z-]+", rest) if word not in known}
     assert unknown == set()
 

@@ -93,13 +93,14 @@ def _multi(screen: Screen, i: int, item: Item, form: Form, faults: dict[str, str
         return []
     sure = _confidence(screen, f"c.{i}.0", form, faults, needed=DONT_KNOW not in chosen)
     missing = "dont_know" if DONT_KNOW in chosen else ""
-    return [
-        Given(item.id, n, None if missing else str(int(n in chosen)), missing, sure, screen.positions[i], screen.asked_order + j)
-        for j, n in enumerate(names)
-    ]  # fmt: skip
+    values = {name: None if missing else str(int(name in chosen)) for name in names}
+    place, first = screen.positions[i], screen.asked_order
+    return [Given(item.id, n, value, missing, sure, place, first + j) for j, (n, value) in enumerate(values.items())]
 
 
-def _each(screen: Screen, i: int, j: int, item: Item, construct: Construct, form: Form, faults: dict[str, str]) -> list[Given]:
+def _each(
+    screen: Screen, i: int, j: int, item: Item, construct: Construct, form: Form, faults: dict[str, str]
+) -> list[Given]:
     name, place = f"a.{i}.{j}", (screen.positions[i], screen.asked_order + j)
     values = form.get(name, [])
     if construct.options:

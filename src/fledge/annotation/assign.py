@@ -11,6 +11,7 @@ annotators at once fill every cell exactly.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -117,7 +118,7 @@ def arms_of(conditions: Sequence[str], within: bool = False) -> tuple[Arm, ...]:
 def parts(n_items: int, n: int) -> list[range]:
     """`n` consecutive parts of a batch, as equal as they can be."""
     edges = [round(i * n_items / n) for i in range(n + 1)]
-    return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [range(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def filled(log: Sequence[Assignment], now: float) -> Counter[tuple[str, str]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -62,7 +62,7 @@ class Audit:
     """(arm, batch, taken, target)."""
     balance: tuple[Balance, ...]
     attrition_p: float
-    """Whether attrition differs between arms: a permutation test of its χ²; NaN where nobody was lost or none finished."""
+    """Whether attrition differs between arms: a permutation test of its χ²; NaN where all or none were lost."""
     shares_p: float
     """Whether the arms' sizes fit the logged probabilities (χ² goodness of fit)."""
     overfilled: int
@@ -142,12 +142,12 @@ def _balances(
         codes = np.array([arm for arm, _ in rows])
         numbers = _numbers([value for _, value in rows])
         if numbers is not None:
-            statistic, p = _permuted(codes, lambda c, x=numbers: _anova(c, x))
+            statistic, p = _permuted(codes, partial(_anova, numbers=numbers))
             largest, kind = _largest(codes, numbers), "anova"
         else:
             levels = sorted({value for _, value in rows})
             values = np.array([levels.index(value) for _, value in rows])
-            statistic, p = _permuted(codes, lambda c, x=values: _chi2(c, x))
+            statistic, p = _permuted(codes, partial(_chi2, values=values))
             largest, kind = max(_largest(codes, (values == i).astype(float)) for i in range(len(levels))), "chi2"
         found.append(Balance(name, kind, statistic, p, largest, len(rows)))
     return tuple(found)

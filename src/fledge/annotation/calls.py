@@ -52,7 +52,9 @@ class Call:
             raise Refused("a form was wanted", 415)
         try:
             text = self.body.decode("ascii")
-            pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=MOST_FIELDS)
+            pairs = parse_qsl(
+                text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=MOST_FIELDS
+            )
         except ValueError as error:
             raise Refused(f"a damaged form ({error})") from None
         fields: dict[str, list[str]] = {}
@@ -114,16 +116,29 @@ def shapes() -> dict[str, Any]:
 
     platform = text(r"^[A-Za-z0-9_\-]*$")
     day, size = 24 * 3600 * 1000, text(r"^(\d{1,5}x\d{1,5})?$")
-    short = p.constr(max_length=20)
+    short, values = p.constr(max_length=20), p.conlist(p.constr(max_length=5_000), max_length=60)
     return {
         "entry": model("Entry", PROLIFIC_PID=platform, STUDY_ID=platform, SESSION_ID=platform),
-        "device": model("Device", viewport=size, device=text("^(phone|tablet|desktop)?$"), language=text(r"^[A-Za-z0-9\-]*$")),
-        "timing": model("Timing", client_shown=number(1e14, float), client_submitted=number(1e14, float),
-                        first_click_ms=number(30 * day), revealed_ms=number(30 * day), changes=number(10**6),
-                        focus_losses=number(10**6), hidden_ms=number(30 * day), viewport=size,
-                        pointer=text("^(fine|coarse)?$")),  # fmt: skip
-        "draft": model("Draft", visit=(str, p.Field(pattern="^[0-9a-f]{24}$")),
-                       fields=(dict[short, p.conlist(p.constr(max_length=5_000), max_length=60)], p.Field(max_length=MOST_FIELDS))),  # fmt: skip  # noqa: E501
+        "device": model(
+            "Device", viewport=size, device=text("^(phone|tablet|desktop)?$"), language=text(r"^[A-Za-z0-9\-]*$")
+        ),
+        "timing": model(
+            "Timing",
+            client_shown=number(1e14, float),
+            client_submitted=number(1e14, float),
+            first_click_ms=number(30 * day),
+            revealed_ms=number(30 * day),
+            changes=number(10**6),
+            focus_losses=number(10**6),
+            hidden_ms=number(30 * day),
+            viewport=size,
+            pointer=text("^(fine|coarse)?$"),
+        ),
+        "draft": model(
+            "Draft",
+            visit=(str, p.Field(pattern="^[0-9a-f]{24}$")),
+            fields=(dict.__class_getitem__((short, values)), p.Field(max_length=MOST_FIELDS)),
+        ),
     }
 
 

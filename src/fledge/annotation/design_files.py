@@ -89,7 +89,8 @@ def design_of(mapping: Mapping[str, Any], source: str = "The study", folder: Pat
     faults.refuse(source)
     if instrument is None or plan is None:
         raise ConfigError(f"{source} has no instrument or no items.")
-    return StudyDesign(name=name, instrument=instrument, items=items, batches=batches, plan=plan, snapshot=dict(mapping), **texts, **settings)  # fmt: skip  # noqa: E501
+    settings |= {"name": name, "instrument": instrument, "items": items, "batches": batches, "plan": plan, **texts}
+    return StudyDesign(**settings, snapshot=dict(mapping))
 
 
 def _inlined(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -143,7 +144,8 @@ def _item(row: Reader, name: str, media: Path | None, faults: Faults) -> Item:
     names = [("image", row.raw("image")), *(("image", frame) for frame in frames), ("clip", row.raw("clip"))]
     shown = tuple(_media(kind, str(file), alt, media, row, faults) for kind, file in names if file)
     sides = tuple(
-        _item(Reader({"text": side} if isinstance(side, str) else side, row.at(f"pair.{i}"), faults), f"{name}/{i}", media, faults)
+        _item(Reader(side if isinstance(side, Mapping) else {"text": side}, f"{row.where}.pair.{i}", faults),
+              f"{name}/{i}", media, faults)
         for i, side in enumerate(row.listing("pair"), 1)
     )  # fmt: skip
     meta = {key: value for key, value in row.mapping.items() if key not in (*_SHOWN, "id", "batch")}
@@ -265,7 +267,9 @@ def _practice(value: Any, i: int, instrument: Instrument | None, media: Path | N
         if name not in constructs:
             faults.add(answers.where, f"there is no construct '{name}'. {nearest(name, constructs)}")
         elif (values := [o.value for o in constructs[name].options]) and answers.text(name) not in values:
-            faults.add(answers.at(name), f"there is no answer '{answers.text(name)}'. {nearest(answers.text(name), values)}")
+            faults.add(
+                answers.at(name), f"there is no answer '{answers.text(name)}'. {nearest(answers.text(name), values)}"
+            )
     item = _item(reader, f"practice-{i}", media, faults)
     for key in reader.mapping:
         if key not in (*_SHOWN, "id", "answers", "explain"):

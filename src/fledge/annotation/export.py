@@ -19,8 +19,8 @@ from fledge.annotation.table import AnnotationTable, csv_text, jsonl_text
 from fledge.core.annotations import Annotation
 from fledge.core.files import to_csv, to_json, write_text
 
-VISITS = ("id", "annotator", "stage", "screen", "shown", "submitted", "client_shown", "client_submitted", "first_click_ms",
-          "revealed_ms", "changes", "focus_losses", "hidden_ms", "viewport", "pointer")  # fmt: skip
+VISITS = ("id", "annotator", "stage", "screen", "shown", "submitted", "client_shown", "client_submitted",
+          "first_click_ms", "revealed_ms", "changes", "focus_losses", "hidden_ms", "viewport", "pointer")  # fmt: skip
 PEOPLE = ("id", "created", "stage", "tries", "device", "viewport", "language", "code", "finished", "attributes", "exit")
 LOG = ("annotator", "arm", "batch", "draw", "seed", "stratum", "probabilities", "reason", "time", "until", "outcome",
        "outcome_time")  # fmt: skip
@@ -106,11 +106,9 @@ def _not_asked(design: StudyDesign, one: Assignment, version: str) -> list[Annot
         program = design.instrument.condition(condition)
         asked = {name for block in program.blocks for ask in block.screens for name in ask.constructs}
         for i in design.batches[one.batch]:
-            found += [
-                Annotation(design.items[i].id, c.name, one.annotator, missing="not_asked", condition=condition, instrument=version)
-                for c in design.instrument.constructs
-                if c.name not in asked
-            ]  # fmt: skip
+            common: dict[str, Any] = {"item": design.items[i].id, "annotator": one.annotator, "condition": condition}
+            never = [c.name for c in design.instrument.constructs if c.name not in asked]
+            found += [Annotation(**common, construct=n, missing="not_asked", instrument=version) for n in never]
     return found
 
 

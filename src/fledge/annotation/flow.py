@@ -56,7 +56,7 @@ class Flow:
             self.store.note("stale", person.id, call.now, stage=stage)
             return to("/study")
         handle = getattr(self, f"_{stage}")
-        return handle(call, person, visit, answers, timing)  # type: ignore[no-any-return]
+        return handle(call, person, visit, answers, timing)
 
     def back(self, call: Call, person: Person) -> Reply:
         """One screen back; what is filled in on this one is kept as a draft.
@@ -109,9 +109,16 @@ class Flow:
 
     def _page(self, call: Call, person: Person, form: Form, faults: Mapping[str, str], visit: str = "") -> Reply:
         stage = person.stage
-        common: dict[str, Any] = {"csrf": self.csrf(call.token), "faults": faults, "form": form, "flash": _json(person.flash)}
+        common: dict[str, Any] = {
+            "csrf": self.csrf(call.token),
+            "faults": faults,
+            "form": form,
+            "flash": _json(person.flash),
+        }
         if stage in ("withdrawn", *ENDS):
-            return Reply(self.pages.end(stage, self._code(person) if stage == "done" else self.design.screened_out_code))
+            return Reply(
+                self.pages.end(stage, self._code(person) if stage == "done" else self.design.screened_out_code)
+            )
         steps: tuple[Step, ...] = ()
         if stage in ("practice", "ready", "task", "exit"):
             row = self.store.assignment(person.id)
@@ -205,7 +212,9 @@ class Flow:
         if after < len(steps):
             return to("/study")
         row = self.store.assignment(person.id)
-        if row is not None and self._held(row, call.now):  # otherwise they were late: thanked, but the place is another's
+        if row is not None and self._held(
+            row, call.now
+        ):  # otherwise they were late: thanked, but the place is another's
             self.store.settle(person.id, "completed", call.now)
         return self._advance(call, "task")
 

@@ -79,7 +79,9 @@ def label_studio(table: AnnotationTable) -> list[dict[str, Any]]:
     people = {name: i for i, name in enumerate(dict.fromkeys(row.annotator for row in table.rows), 1)}
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in table.records():
-        groups[row["item"], row["annotator"], row["condition"], row["screen"], row["replicate"], row["revision"]].append(row)
+        groups[
+            row["item"], row["annotator"], row["condition"], row["screen"], row["replicate"], row["revision"]
+        ].append(row)
     for number, (key, rows) in enumerate(groups.items(), 1):
         item, annotator = key[:2]
         data = {"item": item, "text": rows[0]["text"]}
@@ -204,23 +206,23 @@ def prodigy(table: AnnotationTable) -> list[dict[str, Any]]:
         if row.value is not None:
             seen[row.construct][row.value] = None
     tasks = []
-    for row in table.records():
+    for record in table.records():
         task = {
-            "text": row["text"],
-            "construct": row["construct"],
-            "options": [{"id": value, "text": value} for value in seen[row["construct"]]],
-            "accept": [] if row["value"] is None else [row["value"]],
-            "answer": "ignore" if row["value"] is None else "accept",
-            "meta": {"item": row["item"]},
+            "text": record["text"],
+            "construct": record["construct"],
+            "options": [{"id": value, "text": value} for value in seen[record["construct"]]],
+            "accept": [] if record["value"] is None else [record["value"]],
+            "answer": "ignore" if record["value"] is None else "accept",
+            "meta": {"item": record["item"]},
             "_view_id": "choice",
-            "_annotator_id": row["annotator"],
-            "_session_id": row["annotator"],
-            "_input_hash": _hash(row["item"]),
-            "_task_hash": _hash(row["item"] + "\0" + row["construct"]),
+            "_annotator_id": record["annotator"],
+            "_session_id": record["annotator"],
+            "_input_hash": _hash(record["item"]),
+            "_task_hash": _hash(record["item"] + "\0" + record["construct"]),
         }
-        if row["submitted"] is not None:
-            task["_timestamp"] = int(row["submitted"])
-        tasks.append(task | {OURS: _details(row)})
+        if record["submitted"] is not None:
+            task["_timestamp"] = int(record["submitted"])
+        tasks.append(task | {OURS: _details(record)})
     return tasks
 
 

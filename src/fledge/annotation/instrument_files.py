@@ -7,8 +7,9 @@ A condition is one of
 - `blocks: [[screen, …], …]`: the general form, a list of sweeps;
 - a bare list of sweeps, for short: `[[HS, OL]]` is per item, `[[HS], [OL]]` is blocked.
 
-A screen is the name of a construct, a list of names (one screen, a question each), or `{multi: [names], question, none}`
-(one question, choose all that apply). Beside it a condition can have `dont_know`, `shuffle`, `batch` and `confidence`.
+A screen is the name of a construct, a list of names (one screen, a question each), or
+`{multi: [names], question, none}` (one question, choose all that apply). Beside it a condition can have `dont_know`,
+`shuffle`, `batch` and `confidence`.
 `cross` multiplies factors: every combination of their levels is a condition named `level-level-…`.
 """
 
@@ -103,7 +104,7 @@ def _construct(name: str, value: Any, parent: Reader, faults: Faults) -> Constru
 
 
 def _options(reader: Reader, faults: Faults) -> tuple[Option, ...]:
-    """`yesno` (default), `text`, `pair`, `{pair: tie label}`, `{likert: 5, low: …, high: …}`, `{value: label, …}` or a list."""
+    """`yesno` (default), `text`, `pair`, `{pair: tie}`, `{likert: 5, low, high}`, `{value: label, …}` or a list."""
     value, where = reader.raw("options", "yesno"), reader.at("options")
     if isinstance(value, str):
         named: dict[str, tuple[Option, ...]] = {"yesno": YES_NO, "pair": PAIR, "text": (), "likert": likert(5)}
@@ -130,7 +131,9 @@ def _crossed(reader: Reader, faults: Faults) -> list[tuple[str, Any]]:
     factors: list[list[tuple[str, dict[str, Any]]]] = []
     for name, levels in _pairs(reader, "cross"):
         inner = Reader(levels, reader.at(f"cross.{name}"), faults)
-        factors.append([(key, Reader(v, inner.at(key), faults).mapping if v else {}) for key, v in inner.mapping.items()])
+        factors.append(
+            [(key, Reader(v, inner.at(key), faults).mapping if v else {}) for key, v in inner.mapping.items()]
+        )
     if not factors:
         return []
     combined = []

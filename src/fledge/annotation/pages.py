@@ -40,7 +40,9 @@ class Pages:
     def __init__(self, design: StudyDesign) -> None:
         self.design = design
         loader = PackageLoader("fledge.annotation")
-        self.env = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        self.env = Environment(
+            loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
         self.env.filters |= {"prose": prose, "media_name": media_name}
         self.env.globals |= {"design": design, "NONE": NONE, "DONT_KNOW": DONT_KNOW, "kind_of": kind_of}
 
@@ -112,7 +114,9 @@ def prose(text: str) -> Markup:
         if rest and any(rest):
             parts.append(Markup("<p>{}</p>").format(Markup("<br>").join(_bold(line) for line in rest)))
         if bullets:
-            parts.append(Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(_bold(b)) for b in bullets)))
+            parts.append(
+                Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(_bold(b)) for b in bullets))
+            )
     return Markup("\n").join(parts)
 
 

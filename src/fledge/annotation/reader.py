@@ -137,7 +137,7 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     yaml = need("yaml", "annotate")
 
-    class Strict(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+    class Strict(yaml.SafeLoader):
         """Refuses a key that comes twice: YAML's own loader silently keeps the last."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -182,5 +182,12 @@ def _word(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "a mapping", list: "a list", str: "a text", int: "a number", float: "a number", type(None): "nothing"}
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        str: "a text",
+        int: "a number",
+        float: "a number",
+        type(None): "nothing",
+    }
     return names.get(type(value), type(value).__name__)

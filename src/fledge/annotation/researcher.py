@@ -43,7 +43,9 @@ class Researcher:
         if failed or not self.allowed(call):
             page = self.flow.pages.render("login", csrf=csrf, failed=failed, stage="researcher")
             return Reply(page, 403 if failed else 200, cookies=cookies)
-        return Reply(self.flow.pages.render("researcher", csrf=csrf, stage="researcher", **self._progress(call)), cookies=cookies)
+        return Reply(
+            self.flow.pages.render("researcher", csrf=csrf, stage="researcher", **self._progress(call)), cookies=cookies
+        )
 
     def login(self, call: Call) -> Reply:
         """The token typed in."""

@@ -98,14 +98,18 @@ class Store:
         with self.writing() as c:
             row = c.execute(self.sa.select(self.t.study)).first()
             if row is None:
-                values = {"name": design.name, "version": design.version, "snapshot": json.dumps(design.snapshot)}
+                values: Values = {
+                    "name": design.name,
+                    "version": design.version,
+                    "snapshot": json.dumps(design.snapshot),
+                }
                 values |= {"secret": secrets.token_hex(32), "salt": secrets.token_hex(32), "started": now, "id": 1}
                 c.execute(self.sa.insert(self.t.study).values(**values))
             elif row.version != design.version:
                 raise ConfigError(
-                    f"The study '{row.name}' (version {row.version}) is under way in this database, and the file now says "
-                    f"something else ('{design.name}', version {design.version}). Restore the file, or start anew elsewhere "
-                    "(--data DIR): answers to two versions do not belong into one table."
+                    f"The study '{row.name}' (version {row.version}) is under way in this database, and the file now "
+                    f"says something else ('{design.name}', version {design.version}). Restore the file, or start anew "
+                    "elsewhere (--data DIR): answers to two versions do not belong into one table."
                 )
 
     def study(self) -> Any:
@@ -114,7 +118,9 @@ class Store:
         Raises:
             DataError: there is none.
         """
-        if not self.sa.inspect(self.engine).has_table("study") or not (found := self.rows(self.sa.select(self.t.study))):
+        if not self.sa.inspect(self.engine).has_table("study") or not (
+            found := self.rows(self.sa.select(self.t.study))
+        ):
             raise DataError("There is no study in this database. Start one: fledge annotate serve study.yaml")
         return found[0]
 
@@ -145,7 +151,10 @@ class Store:
         return found[0] if found else None
 
     def forget(self) -> int:
-        """Delete every platform id, and the salt with them; returns how many. Nobody can resume by a platform's link after."""
+        """Delete every platform id, and the salt with them; returns how many.
+
+        After that nobody can come back by a platform's link, and nobody is recognised who took part.
+        """
         with self.writing() as c:
             count = c.execute(self.sa.delete(self.t.door)).rowcount
             c.execute(self.sa.update(self.t.study).values(salt=secrets.token_hex(32)))
@@ -222,7 +231,9 @@ class Store:
             self._outcome(c, annotator, outcome=outcome, outcome_time=now)
 
     def _outcome(self, c: Any, annotator: str, **values: Any) -> None:
-        c.execute(self.sa.update(self.t.assignments).where(self.t.assignments.c.annotator == annotator).values(**values))
+        c.execute(
+            self.sa.update(self.t.assignments).where(self.t.assignments.c.annotator == annotator).values(**values)
+        )
 
     def _expire(self, c: Any, now: float) -> None:
         a = self.t.assignments

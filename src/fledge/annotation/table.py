@@ -43,7 +43,7 @@ COLUMNS = (
 _WHOLE = ("position", "screen", "sweep", "asked_order", "replicate", "revision")
 _TIMES = ("shown", "submitted")
 _OBJECTS = ("probability", "attributes")
-_OPTIONAL = {name: "" for name in COLUMNS[4:]} | {"source": "human"} | dict.fromkeys(_WHOLE, 0) | {"screen": -1}
+_OPTIONAL = dict.fromkeys(COLUMNS[4:], "") | {"source": "human"} | dict.fromkeys(_WHOLE, 0) | {"screen": -1}
 Row = dict[str, Any]
 """A row as it stands in a file: `COLUMNS` → value, objects still objects."""
 
@@ -95,13 +95,17 @@ class AnnotationTable:
 
     def _record(self, row: Annotation) -> Row:
         values = {name: getattr(row, name) for name in COLUMNS if hasattr(row, name)}
-        return {name: None for name in COLUMNS} | values | {
-            "missing_code": row.missing,
-            "position": row.position + 1,
-            "text": self.texts.get(row.item, ""),
-            "probability": dict(row.probability) if row.probability is not None else None,
-            "attributes": self.attributes.get(row.annotator) or None,
-        }
+        return (
+            dict.fromkeys(COLUMNS)
+            | values
+            | {
+                "missing_code": row.missing,
+                "position": row.position + 1,
+                "text": self.texts.get(row.item, ""),
+                "probability": dict(row.probability) if row.probability is not None else None,
+                "attributes": self.attributes.get(row.annotator) or None,
+            }
+        )
 
 
 def table_of(records: Iterable[Mapping[str, Any]], path: Path, first_line: int = 1) -> AnnotationTable:
@@ -110,7 +114,9 @@ def table_of(records: Iterable[Mapping[str, Any]], path: Path, first_line: int =
     Raises:
         DataError: names the file and the line of the first record that is wrong.
     """
-    rows, texts, attributes = [], {}, {}
+    rows: list[Annotation] = []
+    texts: dict[str, str] = {}
+    attributes: dict[str, dict[str, str]] = {}
     for line, record in enumerate(records, first_line):
         try:
             row = annotation_of(record)
@@ -195,7 +201,9 @@ def read_table(path: Path) -> AnnotationTable:
                          for line, cells in csv_rows(text, columns, path)), path, 2)  # fmt: skip
     if path.suffix == ".jsonl":
         lines = [line for line in read_text(path, "table of annotations").split("\n") if line.strip()]
-        return table_of((_object(parse_json(line, path, "row", line=i), path, i) for i, line in enumerate(lines, 1)), path)
+        return table_of(
+            (_object(parse_json(line, path, "row", line=i), path, i) for i, line in enumerate(lines, 1)), path
+        )
     if path.suffix == ".parquet":
         return _read_parquet(path)
     raise DataError(f"{path} ends in '{path.suffix}'. Tables are .csv, .parquet or .jsonl.")

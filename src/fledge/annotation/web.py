@@ -21,12 +21,18 @@ from fledge.core.errors import need
 
 LOG = logging.getLogger("fledge.annotation")
 SAID = {
-    403: ("This page cannot be opened", "It belongs to another session, or the session is over. Open the study's link again."),
+    403: (
+        "This page cannot be opened",
+        "It belongs to another session, or the session is over. Open the study's link again.",
+    ),
     404: ("There is no such page", "Open the study's link again."),
     405: ("There is no such page", "Open the study's link again."),
     409: ("That does not fit", "Open the study's link again; your answers so far are kept."),
     413: ("That is too much at once", "Your answers so far are kept. Go back and send less."),
-    429: ("A little slower, please", "Too many requests came at once. Wait a minute and reload the page; nothing is lost."),
+    429: (
+        "A little slower, please",
+        "Too many requests came at once. Wait a minute and reload the page; nothing is lost.",
+    ),
     500: ("Something went wrong here", "Your answers so far are kept. Reload the page in a minute."),
 }
 _ELSE = ("That could not be read", "Your answers so far are kept. Open the study's link again.")
@@ -35,7 +41,9 @@ _ELSE = ("That could not be read", "Your answers so far are kept. Open the study
 class Site:
     """Everything between a request and a handler: session, CSRF, limits, errors."""
 
-    def __init__(self, design: StudyDesign, store: Store, token: str, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, design: StudyDesign, store: Store, token: str, limits: Limits, clock: Callable[[], float]
+    ) -> None:
         self.store, self.clock, self.limits = store, clock, limits
         self.pages = Pages(design)
         self.flow = Flow(design, store, self.pages)
@@ -50,7 +58,11 @@ class Site:
         try:
             if not self.addresses.take(call.address, call.now):
                 raise Refused("too many requests from one address", 429)
-            if call.token and not call.path.startswith(("/static/", "/media/")) and not self.sessions.take(call.token, call.now):
+            if (
+                call.token
+                and not call.path.startswith(("/static/", "/media/"))
+                and not self.sessions.take(call.token, call.now)
+            ):
                 raise Refused("too many requests of one session", 429)
             if call.method == "POST":
                 self._check_csrf(call)
@@ -202,9 +214,13 @@ async def _run(make: Callable[[], Reply], call: Call) -> Any:
     """Handlers wait for the database: they run beside the event loop."""
     responses, pool = need("starlette.responses", "annotate"), need("starlette.concurrency", "annotate")
     reply = await pool.run_in_threadpool(make)
-    response = responses.Response(reply.body, reply.status, headers=HEADERS | dict(reply.headers), media_type=reply.mime)
+    response = responses.Response(
+        reply.body, reply.status, headers=HEADERS | dict(reply.headers), media_type=reply.mime
+    )
     for name, (value, seconds, same_site) in reply.cookies.items():
-        response.set_cookie(name, value, max_age=seconds, httponly=True, samesite=same_site, secure=call.secure, path="/")
+        response.set_cookie(
+            name, value, max_age=seconds, httponly=True, samesite=same_site, secure=call.secure, path="/"
+        )
     return response
 
 
@@ -213,7 +229,11 @@ def _ranged(call: Call, content: bytes, mime: str) -> Reply:
     keep = {"cache-control": "private, max-age=86400", "accept-ranges": "bytes"}
     unit, _, span = call.headers.get("range", "").partition("=")
     first, _, last = span.partition("-")
-    if unit != "bytes" or not (first.isascii() and first.isdigit()) or not (last == "" or (last.isascii() and last.isdigit())):
+    if (
+        unit != "bytes"
+        or not (first.isascii() and first.isdigit())
+        or not (last == "" or (last.isascii() and last.isdigit()))
+    ):
         return Reply(content, mime=mime, headers=keep)
     a, b = int(first[:15]), min(int(last[:15] or len(content) - 1), len(content) - 1)
     if a > b:

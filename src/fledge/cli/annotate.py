@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 app = typer.Typer(
-    name="annotate", help="Annotation studies: a web page, its data, its audit.", no_args_is_help=True, add_completion=False
+    name="annotate",
+    help="Annotation studies: a web page, its data, its audit.",
+    no_args_is_help=True,
+    add_completion=False,
 )
-Where = Annotated[str, typer.Argument(metavar="DIR|URL", help="A study's data folder, a database URL, or its web address.")]
+Where = Annotated[
+    str, typer.Argument(metavar="DIR|URL", help="A study's data folder, a database URL, or its web address.")
+]
 
 
 @app.command()
 def serve(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")],
-    data: Annotated[Optional[str], typer.Option(help="Folder or database URL; by default STUDY-data beside the file.")] = None,  # noqa: UP045
+    data: Annotated[
+        str | None, typer.Option(help="Folder or database URL; by default STUDY-data beside the file.")
+    ] = None,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8000,
 ) -> None:
@@ -60,7 +67,7 @@ def audit(where: Where) -> None:
     """Counts, balance and attrition of a study's randomisation."""
     from fledge.run import annotate
 
-    design, found = annotate.audit(where)
+    _design, found = annotate.audit(where)
     console = Console(highlight=False)
     arms = Table("arm", *("target", "completed", "active", "lost", "expected", "attrition"), box=None, pad_edge=False)
     for arm in found.arms:

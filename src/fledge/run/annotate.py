@@ -41,7 +41,9 @@ def open_store(where: str | Path) -> Store:
         except ModuleNotFoundError as error:
             raise MissingExtra(f"This database needs the package '{error.name}'. Install it with pip.") from None
         except sa.exc.ArgumentError as error:
-            raise ConfigError(f"'{where}' is no database: {error}. Write for example postgresql+psycopg://user@host/name") from None
+            raise ConfigError(
+                f"'{where}' is no database: {error}. Write for example postgresql+psycopg://user@host/name"
+            ) from None
     else:
         path = Path(where)
         path = path if path.suffix in (".sqlite", ".db") else path / DATABASE
@@ -82,7 +84,9 @@ def researcher_token() -> tuple[str, bool]:
     """
     token = os.environ.get(TOKEN, "")
     if token and len(token) < 16:
-        raise ConfigError(f"{TOKEN} has {len(token)} characters; at least 16 are needed. Leave it out to get a new one.")
+        raise ConfigError(
+            f"{TOKEN} has {len(token)} characters; at least 16 are needed. Leave it out to get a new one."
+        )
     return (token, False) if token else (secrets.token_urlsafe(24), True)
 
 
@@ -118,13 +122,17 @@ def serve(
     port = listening.getsockname()[1]
     shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
     say(f"{design.title}: {len(design.items)} items, {len(design.plan.arms)} arms, {design.plan.places} places")
-    say(f"participants  http://{shown}:{port}/?PROLIFIC_PID={{{{%PROLIFIC_PID%}}}}&STUDY_ID={{{{%STUDY_ID%}}}}&SESSION_ID={{{{%SESSION_ID%}}}}")
+    say(
+        f"participants  http://{shown}:{port}/?PROLIFIC_PID={{{{%PROLIFIC_PID%}}}}&STUDY_ID={{{{%STUDY_ID%}}}}&SESSION_ID={{{{%SESSION_ID%}}}}"
+    )
     say(f"researchers   http://{shown}:{port}/researcher")
     if new:
         say(f"token         {token}   (shown once; set {TOKEN} to choose your own)")
     say(f"data          {_without_password(where)}")
     # The access log would write down the platform's ids: they are in the first address.
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -136,7 +144,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise ConfigError(f"{host}:{port} cannot be used: {error.strerror}. Choose another one (--port 0: any).") from None
+        raise ConfigError(
+            f"{host}:{port} cannot be used: {error.strerror}. Choose another one (--port 0: any)."
+        ) from None
     return listening
 
 

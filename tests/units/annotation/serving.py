@@ -17,7 +17,9 @@ from urllib.parse import urlencode
 
 TOKEN = "a-token-of-the-tests-0123"
 HIDDEN = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)"')
-FIELD = re.compile(r'<(?:input type="(radio|checkbox)"|textarea|input)[^>]*? name="([amcdf]\.[^"]+)"(?: value="([^"]*)")?')
+FIELD = re.compile(
+    r'<(?:input type="(radio|checkbox)"|textarea|input)[^>]*? name="([amcdf]\.[^"]+)"(?: value="([^"]*)")?'
+)
 
 
 def study_text(labels: int = 1, batch_size: int = 2, n_items: int = 2, more: str = "") -> str:
@@ -52,7 +54,11 @@ class Server:
         command = [sys.executable, "-m", "fledge.cli", "annotate", "serve", str(self.study), "--port", str(self.port)]
         environment = os.environ | {"FLEDGE_ANNOTATE_TOKEN": TOKEN}
         self.process = subprocess.Popen(
-            [*command, "--data", str(self.data)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+            [*command, "--data", str(self.data)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
         )
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -119,7 +125,9 @@ class Walker:
 
     def agree(self) -> Walker:
         """Consent."""
-        self.page = self.client.post("/consent", **form(hidden(self.page) | {"agree": "yes"}), follow_redirects=True).text
+        self.page = self.client.post(
+            "/consent", **form(hidden(self.page) | {"agree": "yes"}), follow_redirects=True
+        ).text
         return self
 
     def send(self, answers: Any = None, **changes: str) -> Any:

@@ -100,7 +100,9 @@ def test_within_subjects_every_part_meets_every_condition_once(k):
 
 @pytest.mark.parametrize("k", [2, 4, 6])
 def test_an_even_square_balances_what_comes_before(k):
-    follows = Counter(pair for arm in arms_of("ABCDEF"[:k], within=True) for pair in zip(arm.sequence, arm.sequence[1:], strict=False))
+    follows = Counter(
+        pair for arm in arms_of("ABCDEF"[:k], within=True) for pair in zip(arm.sequence, arm.sequence[1:], strict=False)
+    )
     assert set(follows.values()) == {1}
     assert len(follows) == k * (k - 1)
 
@@ -141,7 +143,10 @@ def test_the_audit_finds_a_planted_imbalance():
 
 def test_the_audit_finds_attrition_that_depends_on_the_arm():
     of = plan(labels=20)
-    log = [replace(row, outcome="withdrawn") if row.arm == "E" and i % 2 else row for i, row in enumerate(everybody(of, 200))]
+    log = [
+        replace(row, outcome="withdrawn") if row.arm == "E" and i % 2 else row
+        for i, row in enumerate(everybody(of, 200))
+    ]
     found = audit(of, log)
     assert found.attrition_p < 0.01
     assert {arm.arm: arm.attrition > 0 for arm in found.arms} == {a: a == "E" for a in "ABCDE"}

@@ -6,14 +6,13 @@ import asyncio
 from collections import Counter
 
 import pytest
-
-pytest.importorskip("fastapi", reason="needs the extra 'annotate'")
-httpx = pytest.importorskip("httpx", reason="needs httpx")
 from serving import Server, first_answers, form, hidden, stage_of, study_text
 
 from fledge.annotation.export import audit_of, design_in, table_in
 from fledge.run.annotate import open_store
 
+pytest.importorskip("fastapi", reason="needs the extra 'annotate'")
+httpx = pytest.importorskip("httpx", reason="needs httpx")
 CROWD, PLACES = 204, 200
 
 

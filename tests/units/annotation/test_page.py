@@ -10,12 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("fastapi", reason="needs the extra 'annotate'")
-pytest.importorskip("sqlalchemy", reason="needs the extra 'annotate'")
-httpx = pytest.importorskip("httpx", reason="needs httpx")
 from serving import FIELD, TOKEN, Walker, first_answers, form, hidden, stage_of, study_text
-from starlette.testclient import TestClient
 
 from fledge.annotation.design_files import read_design
 from fledge.annotation.export import audit_of, files_of, table_in
@@ -24,6 +19,9 @@ from fledge.annotation.web import make_app
 from fledge.core.errors import ConfigError
 from fledge.run.annotate import open_store
 
+pytest.importorskip("fastapi", reason="needs the extra 'annotate'")
+pytest.importorskip("sqlalchemy", reason="needs the extra 'annotate'")
+TestClient = pytest.importorskip("starlette.testclient", reason="needs httpx").TestClient
 AROUND = """
 contact: team@example.org
 warning: Strong language.
@@ -62,7 +60,7 @@ class Place:
         self.store = open_store(folder)
         self.app = make_app(self.design, self.store, token=TOKEN, clock=self.clock, limits=Limits(**limits))
 
-    def client(self) -> TestClient:
+    def client(self):
         return TestClient(self.app, base_url="http://study", raise_server_exceptions=False)
 
     def walker(self, platform: str = "") -> Walker:
@@ -91,7 +89,9 @@ def shared(tmp_path_factory) -> Walker:
     folder = tmp_path_factory.mktemp("shared")
     (folder / "media").mkdir()
     (folder / "media" / "one.png").write_bytes(PNG)
-    place = Place(folder, study_text(labels=50, more="media: media\n").replace("text: Message number 2", "image: one.png"))
+    place = Place(
+        folder, study_text(labels=50, more="media: media\n").replace("text: Message number 2", "image: one.png")
+    )
     walker = place.walker().walk_to("task")
     walker.place = place  # type: ignore[attr-defined]
     return walker
@@ -152,7 +152,10 @@ def test_practice_says_what_was_expected(full):
     assert "Neither applies." in walker.page
 
 
-@pytest.mark.parametrize(("age", "said"), [("17", "from 18 to 99"), ("many", "from 18 to 99"), ("nan", "from 18 to 99"), ("", "Please answer")])
+@pytest.mark.parametrize(
+    ("age", "said"),
+    [("17", "from 18 to 99"), ("many", "from 18 to 99"), ("nan", "from 18 to 99"), ("", "Please answer")],
+)
 def test_an_attribute_that_is_none_is_asked_again(full, age, said):
     walker = full.walker()
     reply = walker.send([("f.0", age)])
@@ -186,7 +189,7 @@ def test_a_draft_is_there_after_a_reload(place):
 def test_back_shows_what_was_answered_and_a_change_is_a_revision(place):
     walker = place.walker().walk_to("task")
     walker.send()
-    name, value = first_answers(walker.page)[0]
+    name, _value = first_answers(walker.page)[0]
     walker.page = walker.client.post("/back", **form(hidden(walker.page)), follow_redirects=True).text
     assert "checked" in walker.page
     other = [v for kind, n, v in FIELD.findall(walker.page) if n == name][-1]
@@ -208,9 +211,18 @@ def test_a_screen_that_is_sent_twice_is_kept_once(place):
 def test_times_clicks_and_the_device_are_recorded(place):
     walker = Walker(place.client()).open()
     device = {"viewport": "390x844", "device": "phone", "language": "de-AT"}
-    walker.page = walker.client.post("/consent", **form(hidden(walker.page) | {"agree": "yes"} | device), follow_redirects=True).text
+    walker.page = walker.client.post(
+        "/consent", **form(hidden(walker.page) | {"agree": "yes"} | device), follow_redirects=True
+    ).text
     walker.walk_to("task")
-    timing = {"client_shown": 1.0, "client_submitted": 2.5e12, "first_click_ms": 900, "changes": 2, "focus_losses": 1, "hidden_ms": 5}
+    timing = {
+        "client_shown": 1.0,
+        "client_submitted": 2.5e12,
+        "first_click_ms": 900,
+        "changes": 2,
+        "focus_losses": 1,
+        "hidden_ms": 5,
+    }
     walker.send(timing=json.dumps(timing | {"viewport": "390x700", "pointer": "coarse"}))
     visit = next(row for row in place.rows("visits") if row.stage == "task" and row.submitted)
     assert (visit.first_click_ms, visit.changes, visit.focus_losses, visit.viewport) == (900, 2, 1, "390x700")
@@ -338,9 +350,14 @@ def test_a_confidence_becomes_a_probability(tmp_path):
 
 
 def test_swapped_sides_are_stored_as_the_pair_is(tmp_path):
-    only = "{constructs: {best: {question: Best, options: pair}}, conditions: {A: {per_item: [best], shuffle: [pair_sides]}}}"
+    asked = "{per_item: [best], shuffle: [pair_sides]}"
+    only = f"{{constructs: {{best: {{question: Best, options: pair}}}}, conditions: {{A: {asked}}}}}"
     pairs = "\n".join(f"  - {{id: p{i}, pair: [left words {i}, right words {i}]}}" for i in range(12))
-    place = Place(tmp_path, study_text().replace("kern-2023", only).split("items:")[0].replace("batch_size: 2", "batch_size: 12") + f"items:\n{pairs}\n")
+    place = Place(
+        tmp_path,
+        study_text().replace("kern-2023", only).split("items:")[0].replace("batch_size: 2", "batch_size: 12")
+        + f"items:\n{pairs}\n",
+    )
     walker, said = place.walker().walk_to("task"), []
     for _ in range(12):
         left_first = walker.page.index("left words") < walker.page.index("right words")
@@ -364,7 +381,12 @@ EXPORTS = ("/researcher/export.zip", "/researcher/progress.json")
 @pytest.mark.parametrize("path", EXPORTS)
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer "}, {"cookie": "fledge_researcher=9999999999." + "0" * 64}],
+    [
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "Bearer "},
+        {"cookie": "fledge_researcher=9999999999." + "0" * 64},
+    ],
 )
 def test_an_export_without_the_token_is_refused_and_logged(kept, path, headers):
     reply = kept.place.client().get(path, headers=headers)
@@ -438,7 +460,12 @@ def test_script_in_an_item_is_shown_as_text(tmp_path):
 
 
 def test_script_in_an_answer_comes_back_as_text_and_unchanged_in_the_export(tmp_path):
-    place = Place(tmp_path, study_text().replace("kern-2023", "{constructs: {why: {question: Why, options: text}}, conditions: {A: [[why]]}}"))
+    place = Place(
+        tmp_path,
+        study_text().replace(
+            "kern-2023", "{constructs: {why: {question: Why, options: text}}, conditions: {A: [[why]]}}"
+        ),
+    )
     walker = place.walker().walk_to("task")
     walker.send([("a.0.0", NASTY)])
     walker.page = walker.client.post("/back", **form(hidden(walker.page)), follow_redirects=True).text
@@ -528,7 +555,13 @@ def test_a_choice_that_was_not_offered_is_refused(kept, value):
 
 @pytest.mark.parametrize(
     "sent",
-    [[], {"visit": "x" * 24, "fields": {}}, {"visit": "0" * 24, "fields": {}}, {"fields": {}}, {"visit": "0" * 24, "fields": {"a.0.0": "1"}}],
+    [
+        [],
+        {"visit": "x" * 24, "fields": {}},
+        {"visit": "0" * 24, "fields": {}},
+        {"fields": {}},
+        {"visit": "0" * 24, "fields": {"a.0.0": "1"}},
+    ],
 )
 def test_a_draft_that_no_page_sends_is_refused(kept, sent):
     reply = kept.client.post("/draft", json=sent, headers={"x-csrf": hidden(kept.page)["csrf"]})
@@ -541,7 +574,9 @@ def test_a_draft_of_another_participant_is_refused(place):
     assert bob.client.post("/draft", json=sent, headers={"x-csrf": hidden(bob.page)["csrf"]}).status_code == 403
 
 
-@pytest.mark.parametrize("query", ["PROLIFIC_PID=" + "x" * 65, "PROLIFIC_PID=<script>", "SESSION_ID=a b", "STUDY_ID=../x"])
+@pytest.mark.parametrize(
+    "query", ["PROLIFIC_PID=" + "x" * 65, "PROLIFIC_PID=<script>", "SESSION_ID=a b", "STUDY_ID=../x"]
+)
 def test_platform_parameters_of_another_shape_are_refused(kept, query):
     assert kept.place.client().get(f"/?{query}").status_code == 400
 
@@ -562,7 +597,16 @@ def test_a_part_of_a_film_can_be_asked_for(shared):
 
 @pytest.mark.parametrize(
     "name",
-    ["one.png", "../study.yaml", "..%2fstudy.yaml", "%2e%2e%2fstudy.sqlite", "....//study.yaml", "%00", "C:%5cx.png", "/etc/passwd"],
+    [
+        "one.png",
+        "../study.yaml",
+        "..%2fstudy.yaml",
+        "%2e%2e%2fstudy.sqlite",
+        "....//study.yaml",
+        "%00",
+        "C:%5cx.png",
+        "/etc/passwd",
+    ],
 )
 @pytest.mark.parametrize("root", ["/media/", "/static/"])
 def test_path_tricks_are_refused_and_logged(kept, root, name):
@@ -571,7 +615,13 @@ def test_path_tricks_are_refused_and_logged(kept, root, name):
 
 @pytest.mark.parametrize(
     ("file", "said"),
-    [("../secret.png", "leads out of the folder"), ("/etc/passwd", "leads out"), ("link.png", "leads out"), ("evil.svg", "is none of"), ("no.png", "no file")],
+    [
+        ("../secret.png", "leads out of the folder"),
+        ("/etc/passwd", "leads out"),
+        ("link.png", "leads out"),
+        ("evil.svg", "is none of"),
+        ("no.png", "no file"),
+    ],
 )
 def test_a_study_cannot_name_files_outside_its_media(tmp_path, file, said):
     (tmp_path / "media").mkdir()

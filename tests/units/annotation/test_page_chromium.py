@@ -5,22 +5,25 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
-
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra 'test')")
-pytest.importorskip("fastapi", reason="needs the extra 'annotate'")
 from serving import Server, study_text
 
 from fledge.annotation.design_files import read_design
 from fledge.annotation.export import table_in
 from fledge.run.annotate import open_store
 
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra 'test')")
+pytest.importorskip("fastapi", reason="needs the extra 'annotate'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the path (Debian: apt install chromium)"),
     pytest.mark.timeout(120),
 ]
+NEW_PAGE = "old => document.readyState === 'complete' && document.querySelector('input[name=visit]')?.value !== old"
+NAMES = """() => [...document.querySelectorAll("input:not([type=hidden]), textarea, progress")]
+    .map(e => [...(e.labels || [])].map(l => l.innerText).join("").trim() || e.ariaLabel)"""
 NASTY = "<img src=x onerror=window.pwned=1><script>window.pwned=1</script>"
 ASKED = {"What does this text contain?": "HS,OL", "Does this text contain hate speech?": "HS",
          "Does this text contain offensive language?": "OL"}  # fmt: skip
@@ -37,7 +40,9 @@ ORDERS = {
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chromium")
     text = study_text(labels=4, more="warning: Strong language.\n")
-    (folder / "study.yaml").write_text(text.replace("Message number 2", f"'2 {NASTY}'").replace("Message number 1", "'1'"))
+    (folder / "study.yaml").write_text(
+        text.replace("Message number 2", f"'2 {NASTY}'").replace("Message number 1", "'1'")
+    )
     one = Server(folder / "study.yaml", folder / "data").start()
     yield one
     one.kill()
@@ -64,6 +69,8 @@ class Participant:
         self.page.check("input[name=agree]")
         self.page.click("button:has-text('Begin')")
         self.page.click("button:has-text('Begin the task')")
+        self.page.wait_for_selector("#next")
+        self.page.wait_for_load_state("load")
         return self
 
     @property
@@ -80,9 +87,15 @@ class Participant:
     def place(self) -> str:
         return str(self.page.inner_text(".progress label"))
 
+    def turn(self, act: Callable[[], None]) -> None:
+        """Do something that leads to another page, and wait for it."""
+        old = self.page.get_attribute("input[name=visit]", "value")
+        act()
+        self.page.wait_for_function(NEW_PAGE, arg=old)
+
     def answer(self, choice: int = 0) -> None:
         self.page.locator(".question input").nth(choice).check()
-        self.page.click("#next")
+        self.turn(lambda: self.page.click("#next"))
 
     def walk(self) -> list[str]:
         seen = []
@@ -147,7 +160,7 @@ def test_back_and_forth_keeps_answers_and_logs_the_change(somebody, store):
     one = somebody()
     first = one.screen
     one.answer(0)
-    one.page.click("#back")
+    one.turn(lambda: one.page.click("#back"))
     assert one.screen == first
     assert one.page.locator(".question input").nth(0).is_checked()
     if one.page.locator(".question input").nth(0).get_attribute("type") == "checkbox":
@@ -165,10 +178,8 @@ def test_the_keyboard_is_enough(somebody):
     for _ in range(4):
         if one.stage != "task":
             break
-        place = one.page.url, one.page.get_attribute("input[name=visit]", "value")
         one.page.keyboard.press("1")
-        one.page.keyboard.press("Enter")
-        one.page.wait_for_function("old => document.querySelector('input[name=visit]')?.value !== old", arg=place[1])
+        one.turn(lambda: one.page.keyboard.press("Enter"))
     assert one.stage == "done"
 
 
@@ -198,7 +209,7 @@ def test_a_killed_server_loses_no_label(somebody, server, store):
     server.start()
     assert len(store.rows(store.sa.select(store.t.answers))) == before
     assert one.place == place
-    one.page.click("#next")  # the page that was open all the while
+    one.turn(lambda: one.page.click("#next"))  # of the page that was open all the while
     one.walk()
     assert one.stage == "done"
     design = read_design(server.study)
@@ -218,8 +229,7 @@ def test_content_is_blurred_for_eyes_and_screen_readers_until_it_is_asked_for(so
 
 def test_every_control_has_a_name_and_the_page_one_heading(somebody):
     one = somebody()
-    names = one.page.evaluate("() => [...document.querySelectorAll('input:not([type=hidden]), textarea, progress')]"
-                              ".map(e => [...(e.labels || [])].map(l => l.innerText).join('').trim() || e.ariaLabel)")  # fmt: skip
+    names = one.page.evaluate(NAMES)
     assert all(names)
     assert one.page.locator("h1").count() == 1
     assert one.page.locator("fieldset > legend").count() == 1

@@ -81,7 +81,7 @@ HAND = AnnotationTable(
         Annotation("t1", "OL", "ann", missing="dont_know", condition="A", position=0),
         Annotation("t2", "HS", "bob", missing="dropped_out", condition="D", position=1),
     ),
-    {"t1": "a text", "t2": "=1+1, \"quoted\"\nand two lines"},
+    {"t1": "a text", "t2": '=1+1, "quoted"\nand two lines'},
     {"ann": {"age": "31"}},
 )
 
@@ -120,7 +120,7 @@ def test_a_damaged_table_is_refused_by_line(text, said, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["label-studio", "argilla", "prodigy"])
-@pytest.mark.parametrize("text", ["{}", '[1]', '[{"annotations": 3}]', "[", '{"data": 1}'])
+@pytest.mark.parametrize("text", ["{}", "[1]", '[{"annotations": 3}]', "[", '{"data": 1}'])
 def test_a_file_of_no_such_tool_is_refused(form, text, tmp_path):
     (tmp_path / "t.json").write_text(text)
     if form == "argilla" and text == '[{"annotations": 3}]':
