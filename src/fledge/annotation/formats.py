@@ -29,7 +29,7 @@ OURS = "fledge"
 _KEPT_ELSEWHERE = ("item", "text")
 
 
-def write_as(path: Path, table: AnnotationTable, form: str) -> Path:
+def write_as(path: Path | str, table: AnnotationTable, form: str) -> Path:
     """Write a table in one of `FORMATS`.
 
     Raises:
@@ -45,7 +45,7 @@ def write_as(path: Path, table: AnnotationTable, form: str) -> Path:
     return write_text(Path(path), json.dumps(rows, ensure_ascii=False, indent=1))
 
 
-def read_as(path: Path, form: str) -> AnnotationTable:
+def read_as(path: Path | str, form: str) -> AnnotationTable:
     """Read a table in one of `FORMATS`.
 
     Raises:
@@ -56,6 +56,7 @@ def read_as(path: Path, form: str) -> AnnotationTable:
         raise unknown("format", form, FORMATS)
     if form in FORMATS[:3]:
         return read_table(path)
+    path = Path(path)
     text = read_text(path, f"{form} file")
     if form == "prodigy":
         entries = [parse_json(line, path, "task", line=i) for i, line in enumerate(text.split("\n"), 1) if line.strip()]

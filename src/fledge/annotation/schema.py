@@ -11,6 +11,24 @@ from typing import Any
 
 from fledge.core.errors import need
 
+TABLES = {
+    "study": "id:number! name version snapshot secret salt ticks:number turned_away:number started:time",
+    "annotators": "id:key created:time stage cursor:number furthest:number tries:number flash seed attributes exit "
+    "device viewport language code finished:time",
+    "door": "annotator:key person:once visit",
+    "sessions": "token:key annotator:who created:time",
+    "assignments": "n:count annotator:once arm batch draw:number probabilities reason time:time until:time seed:large "
+    "stratum outcome outcome_time:time",
+    "visits": "id:key annotator:who stage screen:number shown:time submitted:time client_shown:time "
+    "client_submitted:time first_click_ms:large? revealed_ms:large? changes:number? focus_losses:number? "
+    "hidden_ms:large? viewport pointer",
+    "answers": "n:count annotator:who visit stage screen:number item construct condition value:text? missing "
+    "confidence:number? position:number sweep:number asked_order:number revision:number time:time",
+    "drafts": "place:key fields time:time",
+    "events": "n:count time:time kind annotator detail",
+}
+"""Table → columns as `name:kind`. A text where there is no kind; `?` may be empty, `!` is the primary key."""
+
 
 def schema() -> SimpleNamespace:
     """SQLAlchemy's `metadata` and each table by name.
@@ -19,97 +37,27 @@ def schema() -> SimpleNamespace:
         MissingExtra: SQLAlchemy is not installed.
     """
     sa = need("sqlalchemy", "annotate")
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "text": (sa.Text, {"default": ""}),
+        "number": (sa.Integer, {"default": 0}),
+        "large": (sa.BigInteger, {"default": 0}),
+        "time": (sa.Double, {"nullable": True}),
+        "key": (sa.String(128), {"primary_key": True}),
+        "who": (sa.String(64), {"index": True}),
+        "once": (sa.String(64), {"unique": True}),
+        "count": (sa.Integer, {"primary_key": True, "autoincrement": True}),
+    }
+
+    def column(text: str) -> Any:
+        name, _, kind = text.partition(":")
+        of, settings = kinds[kind.rstrip("?!") or "text"]
+        settings = {"nullable": False} | settings
+        if kind.endswith("?"):
+            settings = {"nullable": True}
+        if kind.endswith("!"):
+            settings = {"primary_key": True, "autoincrement": False}
+        return sa.Column(name, of, **settings)
+
     meta = sa.MetaData()
-
-    def table(name: str, *columns: Any) -> Any:
-        return sa.Table(name, meta, *columns)
-
-    def key(name: str = "id") -> Any:
-        return sa.Column(name, sa.String(64), primary_key=True)
-
-    def number(name: str, default: int | None = 0) -> Any:
-        return sa.Column(name, sa.Integer, nullable=default is None, default=default)
-
-    def time(name: str) -> Any:
-        return sa.Column(name, sa.Double, nullable=True)
-
-    def text(name: str) -> Any:
-        return sa.Column(name, sa.Text, nullable=False, default="")
-
-    def annotator() -> Any:
-        return sa.Column("annotator", sa.String(64), nullable=False, index=True)
-
-    study = table("study", number("id"), text("name"), text("version"), text("snapshot"), text("secret"), text("salt"),
-                  number("ticks"), number("turned_away"), time("started"))  # fmt: skip
-    annotators = table("annotators", key(), time("created"), text("stage"), number("cursor"), number("furthest"),
-                       number("tries"), text("flash"), text("seed"), text("attributes"), text("exit"), text("device"),
-                       text("viewport"), text("language"), text("code"), time("finished"))  # fmt: skip
-    return SimpleNamespace(
-        metadata=meta,
-        study=study,
-        annotators=annotators,
-        door=table("door", key("annotator"), sa.Column("person", sa.String(64), unique=True), text("visit")),
-        sessions=table("sessions", key("token"), annotator(), time("created")),
-        assignments=table(
-            "assignments",
-            sa.Column("n", sa.Integer, primary_key=True, autoincrement=True),
-            sa.Column("annotator", sa.String(64), unique=True),
-            text("arm"),
-            text("batch"),
-            number("draw"),
-            text("probabilities"),
-            text("reason"),
-            time("time"),
-            time("until"),
-            sa.Column("seed", sa.BigInteger),
-            text("stratum"),
-            text("outcome"),
-            time("outcome_time"),
-        ),
-        visits=table(
-            "visits",
-            key(),
-            annotator(),
-            text("stage"),
-            number("screen"),
-            time("shown"),
-            time("submitted"),
-            time("client_shown"),
-            time("client_submitted"),
-            number("first_click_ms", None),
-            number("revealed_ms", None),
-            number("changes", None),
-            number("focus_losses", None),
-            number("hidden_ms", None),
-            text("viewport"),
-            text("pointer"),
-        ),
-        answers=table(
-            "answers",
-            sa.Column("n", sa.Integer, primary_key=True, autoincrement=True),
-            annotator(),
-            text("visit"),
-            text("stage"),
-            number("screen"),
-            text("item"),
-            text("construct"),
-            text("condition"),
-            sa.Column("value", sa.Text, nullable=True),
-            text("missing"),
-            number("confidence", None),
-            number("position"),
-            number("sweep"),
-            number("asked_order"),
-            number("revision"),
-            time("time"),
-        ),
-        drafts=table("drafts", sa.Column("place", sa.String(128), primary_key=True), text("fields"), time("time")),
-        events=table(
-            "events",
-            sa.Column("n", sa.Integer, primary_key=True, autoincrement=True),
-            time("time"),
-            text("kind"),
-            text("annotator"),
-            text("detail"),
-        ),
-    )
+    tables = {name: sa.Table(name, meta, *map(column, columns.split())) for name, columns in TABLES.items()}
+    return SimpleNamespace(metadata=meta, **tables)

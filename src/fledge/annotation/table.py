@@ -169,7 +169,7 @@ def annotation_of(record: Mapping[str, Any]) -> Annotation:
     )
 
 
-def write_table(path: Path, table: AnnotationTable) -> Path:
+def write_table(path: Path | str, table: AnnotationTable) -> Path:
     """Write a `.csv`, `.parquet` or `.jsonl` file.
 
     Raises:
@@ -186,7 +186,7 @@ def write_table(path: Path, table: AnnotationTable) -> Path:
     raise DataError(f"{path} ends in '{path.suffix}'. Tables are .csv, .parquet or .jsonl.")
 
 
-def read_table(path: Path) -> AnnotationTable:
+def read_table(path: Path | str) -> AnnotationTable:
     """Read what `write_table` wrote. A CSV or JSONL file may leave out columns after `construct`, except `value`.
 
     Raises:
