@@ -6,10 +6,13 @@ import asyncio
 from collections import Counter
 
 import pytest
-from serving import Server, first_answers, form, hidden, stage_of, study_text
+from serving import TOKEN, Server, first_answers, form, hidden, stage_of, study_text
 
 from fledge.annotation.export import audit_of, design_in, table_in
-from fledge.run.annotate import open_store
+from fledge.annotation.schema import schema
+from fledge.cli.main import main
+from fledge.core.errors import DataError
+from fledge.run.annotate import export, open_store
 
 pytest.importorskip("fastapi", reason="needs the extra 'annotate'")
 httpx = pytest.importorskip("httpx", reason="needs httpx")
@@ -44,10 +47,16 @@ def crowd(tmp_path_factory):
 
     try:
         ended = asyncio.run(everybody())
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("FLEDGE_ANNOTATE_TOKEN", TOKEN)
+            export(server.url, folder / "by-web")
+            environment.setenv("FLEDGE_ANNOTATE_TOKEN", "another-token-0123456789")
+            with pytest.raises(DataError, match="403"):
+                export(server.url, folder / "refused")
     finally:
         server.kill()
     store = open_store(folder / "data")
-    yield store, ended
+    yield store, ended, folder
     store.engine.dispose()
 
 
@@ -70,3 +79,28 @@ def test_no_label_is_missing_or_there_twice(crowd):
     rows = table_in(store, design_in(store)).rows
     assert {row.missing for row in rows} == {""}
     assert set(Counter((row.item, row.construct, row.condition) for row in rows).values()) == {4}
+
+
+@pytest.mark.timeout(150)
+def test_the_export_over_the_web_is_the_one_from_the_folder(crowd, capsys):
+    folder = crowd[2]
+    assert (
+        main(["annotate", "export", str(folder / "data"), "--out", str(folder / "by-hand"), "--format", "prodigy"]) == 0
+    )
+    assert "annotations-prodigy.jsonl" in capsys.readouterr().out
+    for name in ("annotations.csv", "revisions.csv", "assignments.csv", "instrument.json"):
+        assert (folder / "by-web" / name).read_bytes() == (folder / "by-hand" / name).read_bytes()
+
+
+@pytest.mark.timeout(150)
+def test_the_audit_on_the_command_line_says_that_cells_are_exact(crowd, capsys):
+    assert main(["annotate", "audit", str(crowd[2] / "data")]) == 0
+    assert "every cell exact: yes; over-filled: 0; turned away: 4" in capsys.readouterr().out
+
+
+def test_the_tables_can_be_made_in_postgresql():
+    sa = pytest.importorskip("sqlalchemy", reason="needs the extra 'annotate'")
+    dialect = pytest.importorskip("sqlalchemy.dialects.postgresql").dialect()
+    made = [str(sa.schema.CreateTable(t).compile(dialect=dialect)) for t in schema().metadata.sorted_tables]
+    assert len(made) == 9
+    assert "n SERIAL NOT NULL" in "".join(made)
