@@ -65,7 +65,7 @@ def contents(table: AnnotationTable):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_what_was_written_is_read_back(form, tmp_path):
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
     @given(tables())
     def examine(table):
         path = write_as(tmp_path / "table.json", table, form)
