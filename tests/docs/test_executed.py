@@ -23,6 +23,7 @@ EXECUTED = (
     "methods/analyses.md",
     "methods/annotation-sensitivity.md",
     "guides/label-with-a-model.md",
+    "guides/annotation-page.md",
     "methods/evaluation.md",
     "methods/hypernetworks.md",
     "methods/memories.md",

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 
-from fledge.cli import feedback, lists
+from fledge.cli import annotate, feedback, lists
 from fledge.core.errors import ConfigError, FledgeError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(feedback.app, name="feedback")
+
+app.add_typer(annotate.app)
 
 Scale = Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes) or paper (the published setting).")]
 Out = Annotated[Optional[Path], typer.Option(help="Where to write; never overwrites.")]  # noqa: UP045
