@@ -10,12 +10,12 @@ from typing import Any
 
 from fledge.annotation.assign import METHODS, Plan, arms_of
 from fledge.annotation.design import SUFFIXES, Check, Field, Practice, StudyDesign
-from fledge.annotation.instrument_files import instrument_of, shipped
-from fledge.annotation.reader import Faults, Reader, read_yaml
 from fledge.core.annotations import Item, Media
 from fledge.core.errors import ConfigError, FledgeError, nearest
 from fledge.core.files import parse_json, read_text
 from fledge.core.instruments import Instrument, Option
+from fledge.data.instrument_files import instrument_of, shipped
+from fledge.data.reader import Faults, Reader, read_yaml
 
 MAGIC = (
     (b"\x89PNG\r\n\x1a\n", 0, "image/png"),

@@ -56,10 +56,12 @@ def label(
     again: Annotated[bool, typer.Option("--again", help="Send again what was sent and never answered.")] = False,
 ) -> None:
     """Ask a model about every item. Stopped or killed, the same command goes on where it was."""
+    from fledge.data.annotations import write_answers
+    from fledge.data.instrument_files import read_instrument
     from fledge.data.prices import PRICES, read_prices
     from fledge.run.chats import Asking
     from fledge.run.endpoint import Pace
-    from fledge.run.label_files import read_instrument, read_items, write_annotations
+    from fledge.run.label_files import read_items
     from fledge.run.labeller import OpenAICompatAnnotator
     from fledge.run.limits import Budget
     from fledge.run.meter import Meter
@@ -86,7 +88,7 @@ def label(
             return
         runs = [annotator.label(things, asked, condition=condition, replicate=r) for r in range(replicates)]
     target = out or items.with_suffix(".labels.jsonl")
-    write_annotations(target, [annotation for run in runs for annotation in run.annotations])
+    write_answers(target, [annotation for run in runs for annotation in run.annotations])
     _print(console, _told(target, runs))
     if any(run.failures or run.left for run in runs):
         raise typer.Exit(3)

@@ -190,7 +190,7 @@ def _also(table: Any, out: Path, form: str) -> list[Path]:
 
 
 def _fetch(address: str, out: Path, form: str) -> list[Path]:
-    from fledge.annotation.table import read_table
+    from fledge.data.annotations import read_table
 
     token = os.environ.get(TOKEN, "")
     if not token:
