@@ -31,7 +31,8 @@ def write_feedback_report(folder: Path, page: Path | None = None) -> Path:
     results = read_results(folder / "results.csv")
     beside = page.with_name(f"{page.stem}_files")
     figures = [draw_histogram(found), draw_keep(found), draw_scatter(found)]
-    figures += [draw_arms(study, rows) for study, rows in _by_study(results).items()]
+    measured = [row for row in results if row.metric != "kept"]
+    figures += [draw_arms(study, rows) for study, rows in _by_study(measured).items()]
     save_figures(figures, beside)
     record = read_record(folder / "record.json")
     cost = folder / "cost.json"
@@ -43,7 +44,7 @@ def write_feedback_report(folder: Path, page: Path | None = None) -> Path:
             record=record,
             found=found,
             sentences=_sentences(found, results),
-            tables={study: _arms(rows) for study, rows in _by_study(results).items()},
+            tables={study: _arms(_by_study(results)[study]) for study in _by_study(measured)},
             claims=[row for row in results if ">" in row.arm],
             figures=figures,
             strips=[{**strip, "image": image(folder / strip["file"], "png")} for strip in found["strips"]],
