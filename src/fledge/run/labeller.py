@@ -148,15 +148,18 @@ class OpenAICompatAnnotator(Annotator):
         )
 
     def estimate(
-        self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicates: int = 1
+        self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicates: int = 1, first: int = 0
     ) -> Estimate:
-        """What labelling would need now; sends nothing. A probe that is still to be made counts."""
+        """What labelling with replicates `first`, `first` + 1, … would need now; sends nothing.
+
+        A probe that is still to be made counts.
+        """
         total = Estimate()
         able = self.known_capabilities()
         if able is None and self.asking.mode == "auto":
             for _ in range(PROBES):
                 total = total.plus(0, 40, 10, self.price)
-        for replicate in range(replicates):
+        for replicate in range(first, first + replicates):
             questioner = self._questioner(instrument, condition, replicate)
             chats, _ = questioner.chats(items, able or Capabilities())
             seen: set[str] = set()
