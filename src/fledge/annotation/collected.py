@@ -165,7 +165,8 @@ def datasheet(collected: Collected) -> dict[str, str]:
 
 def as_tables(collected: Collected) -> dict[str, Any]:
     """What the page says of the study before any number."""
-    design, found = collected.design, {}
+    design = collected.design
+    found: dict[str, str] = {}
     names = {str(name) for name in collected.study.conditions}
     for condition in design.instrument.conditions:
         mine = [name for name in sorted(names) if name == condition.name or name.startswith(f"{condition.name}, ")]

@@ -36,7 +36,7 @@ def plan_of(
     constructs = {}
     for construct in design.instrument.constructs:
         planted = Planted(**dict(design.planted.get(construct.name, {})))
-        constructs[construct.name] = replace(planted, **dict(changes or {}))  # type: ignore[arg-type]
+        constructs[construct.name] = replace(planted, **dict(changes or {}))
     names = [arm.sequence[0] for arm in design.plan.arms]
     conditions = {name: asked_of(design.instrument.condition(name)) for name in names}
     batch = max(len(items) for items in design.batches.values())

@@ -147,7 +147,7 @@ def analyse(
 
     faults: list[str] = []
     changes = api.tomls.changes_of(settings or (), faults)
-    own = {"data": {"path": str(export), "also": [str(path) for path in also or ()]}}
+    own: dict[str, object] = {"data": {"path": str(export), "also": [str(path) for path in also or ()]}}
     own |= {"screenshots": str(screenshots)} if screenshots else {}
     config = api.tomls.override(SensitivitySettings(), api.tomls.merge(own, changes), faults)
     api.tomls.refuse(faults, "The command line")

@@ -59,8 +59,9 @@ class Questions:
 class Asker(Protocol):
     """Whoever answers."""
 
-    pictures: bool
-    """Whether items need pictures."""
+    @property
+    def pictures(self) -> bool:
+        """Whether items need pictures."""
 
     def __call__(self, questions: Questions) -> list[Annotation]:
         """All answers; those to segments in all replicates."""

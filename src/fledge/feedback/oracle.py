@@ -20,6 +20,8 @@ from fledge.data.trajectories import Trajectories
 from fledge.feedback.domain import Judge
 from fledge.feedback.items import segments_of
 
+MERIT = "oracle-merit"
+"""The annotator that compares."""
 NO = 0.01
 """Probability of yes that a hard oracle leaves to a no."""
 RESIDUE = (0.4, 8.0)
@@ -115,11 +117,11 @@ class MeritAnnotator(Annotator):
             for position, item in enumerate(items):
                 first, second = score[segments_of(item.pair)]
                 if first == second:
-                    row = Annotation(item.id, construct.name, "oracle", None, "dont_know", source="oracle")
+                    row = Annotation(item.id, construct.name, MERIT, None, "dont_know", source="oracle")
                 else:
                     shares = {"first": float(first > second), "second": float(second > first)}
                     value = max(shares, key=lambda option: shares[option])
-                    row = Annotation(item.id, construct.name, "oracle", value, "", shares, "oracle", source="oracle")
+                    row = Annotation(item.id, construct.name, MERIT, value, "", shares, "oracle", source="oracle")
                 given.append(_placed(row, instrument, position, order, replicate))
         return given
 

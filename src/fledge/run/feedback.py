@@ -147,7 +147,8 @@ def _label(job: Job, where: Domain) -> Feedback:
     )
     write_answers(file, answers)
     found = diagnose(feedback, alpha=config.filter.alpha, retro_k=config.filter.retro_k)
-    found["annotators"] = sorted({answer.annotator for answer in answers})
+    asked = {segment.id for segment in feedback.table}
+    found["annotators"] = sorted({answer.annotator for answer in answers if answer.item in asked})
     found["answers"] = len(answers)
     found["questions"] = {c.name: c.question for c in where.instrument.constructs}
     found["prob_mode"] = config.filter.prob_mode

@@ -207,7 +207,8 @@ class SensitivityProgram:
         tables |= label_tables(
             study, rule=config.labels.rule, n_resamples=config.labels.n_resamples, mixed=config.labels.mixed
         )
-        curves, known = Curves.empty(), []
+        curves = Curves.empty()
+        known: list[Any] = []
         if study.texts:
             known, remarks = suited(study)
             tables["deviations"] = [*tables["deviations"], *remarks]

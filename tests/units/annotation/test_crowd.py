@@ -95,7 +95,7 @@ def test_the_export_over_the_web_is_the_one_from_the_folder(crowd, capsys):
 @pytest.mark.timeout(150)
 def test_the_export_of_the_page_is_analysed_even_where_everybody_says_the_same(crowd):
     pytest.importorskip("statsmodels", reason="needs the extra 'annotation'")
-    quick = ["model.n_resamples=10", "labels.n_resamples=10", "workers=1", "curves.fractions=[]"]
+    quick = ["model.n_resamples=10", "labels.n_resamples=10", "labels.mixed=false", "workers=1", "curves.fractions=[]"]
     out = crowd[2] / "analysis"
     assert main(["annotate", "analyse", str(crowd[2] / "by-web"), "--out", str(out), *quick]) == 0
     page = (out / "report.html").read_text()
