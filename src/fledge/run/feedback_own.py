@@ -157,8 +157,8 @@ class SavedPolicy:
     centre: float
     half: float
 
-    def act(self, observation: Float[np.ndarray, "*batch obs"]) -> Float[np.ndarray, "*batch act"]:
-        """The greedy action."""
+    def act(self, observation: Any) -> Float[np.ndarray, "*batch act"]:
+        """The greedy action for an observation, or for rows of them."""
         x = np.asarray(observation, np.float32)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = x @ weight + bias
