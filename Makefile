@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
+# More to install for the tests, with commas between: make test EXTRAS=text
+EXTRAS ?=
 
 .PHONY: help quickstart test lint types docs golden bench clean
 help:            ## this list
@@ -13,8 +15,12 @@ $(VENV)/.core: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.bench
+$(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.extras-%: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(findstring text,$*),$(TORCH)) --editable '.[dev,$*]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.core
@@ -24,7 +30,9 @@ $(VENV)/.bench: $(VENV)/.core
 quickstart: $(VENV)/.core  ## train an agent that adapts, print its adaptation curve, write a report
 	$(BIN)/fledge quickstart
 
-test: $(VENV)/.dev         ## every test
+test: $(VENV)/.dev $(if $(EXTRAS),$(VENV)/.extras-$(EXTRAS))  ## every test (EXTRAS=text: with PyTorch, those of text models too)
+	@$(BIN)/python -c 'import torch, transformers' 2>/dev/null || \
+	  echo 'PyTorch is not installed: tests of text models (and of the PyTorch peers) are skipped. With them: make test EXTRAS=text'
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev         ## style and imports

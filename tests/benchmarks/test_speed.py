@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_a_row_is_measured_beside_its_peer(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the peer needs PyTorch (make test EXTRAS=text)")
     words = ["--row", "gru", "8", "8", "--seconds", "0.05", "--out", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "benchmarks/speed.py", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from fledge.annotation.frame import Frame, answered, codes, conditions_of, pandas
+from fledge.annotation.frame import Frame, answered, codes, conditions_of, pandas, ratings
+from fledge.core.consensus import dawid_skene
 from fledge.core.errors import unknown
 
 Rule = Literal["median", "majority_positive", "majority_negative", "majority_drop", "dawid_skene"]
@@ -61,51 +62,6 @@ def _majority(
     return np.where(top.sum(axis=1) == 1, values[highest], np.nan)
 
 
-def dawid_skene(
-    item: Int[np.ndarray, " row"],
-    annotator: Int[np.ndarray, " row"],
-    category: Int[np.ndarray, " row"],
-    *,
-    smoothing: float = 1.0,
-    n_steps: int = 100,
-    tolerance: float = 1e-6,
-) -> Float[np.ndarray, "item category"]:
-    """How likely each category is the truth of each item, by expectation maximisation.
-
-    Args:
-        item: which item an answer is about, from 0.
-        annotator: whose it is, from 0.
-        category: what it says, from 0.
-        smoothing: added to the diagonal of each annotator's table of errors (a tenth of it elsewhere), so that
-            somebody with few answers counts as fairly reliable; it also keeps categories from trading places.
-        n_steps: at most.
-        tolerance: stop when no probability moves more.
-
-    Reference: Dawid & Skene, Applied Statistics 28, 1979.
-    """
-    n_items, n_raters, q = item.max() + 1, annotator.max() + 1, category.max() + 1
-    truth = np.zeros((n_items, q))
-    np.add.at(truth, (item, category), 1.0)
-    truth /= truth.sum(axis=1, keepdims=True)
-    prior_table = smoothing * (0.1 + 0.9 * np.eye(q))
-    place = annotator * q + category
-    for _ in range(n_steps):
-        table = np.stack([np.bincount(place, truth[item, c], n_raters * q) for c in range(q)], axis=1)
-        errors = table.reshape(n_raters, q, q).transpose(0, 2, 1) + prior_table  # (annotator, truth, answer)
-        errors /= errors.sum(axis=2, keepdims=True)
-        log_truth = np.tile(np.log(truth.mean(axis=0) + 1e-12), (n_items, 1))
-        for c in range(q):
-            log_truth[:, c] += np.bincount(item, np.log(errors[annotator, c, category]), n_items)
-        new = np.exp(log_truth - log_truth.max(axis=1, keepdims=True))
-        new /= new.sum(axis=1, keepdims=True)
-        moved, truth = np.abs(new - truth).max(), new
-        if moved < tolerance:
-            break
-    return truth
-
-
 def wide(aggregated: Frame) -> Float[np.ndarray, "item condition"]:
     """Aggregated rows as a table of items by conditions: what agreement *between* conditions is measured on."""
-    from fledge.annotation.frame import ratings
-
     return ratings(aggregated, by="condition")

@@ -97,6 +97,8 @@ def label_tables(
         "rule": rule,
     }
     for name in parts if mixed else ():
+        if answered(frame, name).groupby("condition")["value"].nunique().max() < 2:
+            continue  # nothing varies inside a condition
         fit = fit_linear_mixed(frame, name, terms=("condition",) if fits else ())
         found["variances"] += [
             {"construct": str(name), "grouping": group, "variance": value, "share": fit.icc[group]}

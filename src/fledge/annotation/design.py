@@ -92,6 +92,8 @@ class StudyDesign:
     """Of the platform; empty: each annotator gets a code of their own."""
     completion_url: str = ""
     screened_out_code: str = ""
+    planted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Construct → effect → size: what a simulation of the study plants."""
     snapshot: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The file with everything that it refers to: what export and audit read later. Without pictures."""
 

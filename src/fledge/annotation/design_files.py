@@ -10,12 +10,13 @@ from typing import Any
 
 from fledge.annotation.assign import METHODS, Plan, arms_of
 from fledge.annotation.design import SUFFIXES, Check, Field, Practice, StudyDesign
-from fledge.annotation.instrument_files import instrument_of, shipped
-from fledge.annotation.reader import Faults, Reader, read_yaml
+from fledge.annotation.simulate import EFFECTS
 from fledge.core.annotations import Item, Media
 from fledge.core.errors import ConfigError, FledgeError, nearest
 from fledge.core.files import parse_json, read_text
 from fledge.core.instruments import Instrument, Option
+from fledge.data.instrument_files import instrument_of, shipped
+from fledge.data.reader import Faults, Reader, read_yaml
 
 MAGIC = (
     (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
@@ -77,6 +78,7 @@ def design_of(mapping: Mapping[str, Any], source: str = "The study", folder: Pat
         "completion_code": completion.text("code", ""),
         "completion_url": _web(completion, "url"),
         "screened_out_code": completion.text("screened_out_code", ""),
+        "planted": _planted(reader, instrument, faults),
     }
     for part in (reader, completion, checking):
         part.close()
@@ -275,6 +277,21 @@ def _practice(value: Any, i: int, instrument: Instrument | None, media: Path | N
         if key not in (*_SHOWN, "id", "answers", "explain"):
             faults.add(reader.at(key), f"there is no such key. {nearest(key, (*_SHOWN, 'answers', 'explain'))}")
     return Practice(item, {key: answers.text(key) for key in answers.mapping}, explain)
+
+
+def _planted(reader: Reader, instrument: Instrument | None, faults: Faults) -> dict[str, dict[str, float]]:
+    """Construct → effect → size, for simulations."""
+    outer = Reader(reader.raw("planted") or {}, "planted", faults)
+    known = [construct.name for construct in instrument.constructs] if instrument else list(outer.mapping)
+    found = {}
+    for name, value in outer.mapping.items():
+        if name not in known:
+            faults.add("planted", f"there is no construct '{name}'. {nearest(name, known)}")
+        inner = Reader(value, f"planted.{name}", faults)
+        given = [effect for effect in EFFECTS if inner.raw(effect) is not None]
+        found[name] = {effect: float(inner.number(effect, 0.0, -1e9)) for effect in given}
+        inner.close()
+    return found
 
 
 def _web(reader: Reader, key: str) -> str:

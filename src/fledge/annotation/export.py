@@ -15,9 +15,9 @@ from fledge.annotation.audit import Audit, audit
 from fledge.annotation.design import StudyDesign, course
 from fledge.annotation.design_files import design_of
 from fledge.annotation.store import Store
-from fledge.annotation.table import AnnotationTable, csv_text, jsonl_text
 from fledge.core.annotations import Annotation
 from fledge.core.files import to_csv, to_json, write_text
+from fledge.data.annotations import AnnotationTable, csv_text, jsonl_text
 
 VISITS = ("id", "annotator", "stage", "screen", "shown", "submitted", "client_shown", "client_submitted",
           "first_click_ms", "revealed_ms", "changes", "focus_losses", "hidden_ms", "viewport", "pointer")  # fmt: skip

@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fledge.annotation.table import AnnotationTable, Row, read_table, table_of, write_table
 from fledge.core.errors import DataError, unknown
 from fledge.core.files import parse_json, read_text, write_text
+from fledge.data.annotations import AnnotationTable, Row, read_table, table_of, write_table
 
 FORMATS = ("csv", "parquet", "jsonl", "label-studio", "argilla", "prodigy")
 OURS = "fledge"

@@ -65,7 +65,7 @@ def check_frame(frame: Frame) -> Frame:
     empty = frame["value"].isna()
     code = frame["missing_code"] if "missing_code" in frame.columns else pd.Series("", index=frame.index)
     code = code.fillna("").where(~empty | (code.fillna("") != ""), "not_asked").where(empty, "")
-    strange = sorted(set(code) - {"", *MISSING_CODES})
+    strange = sorted(set(code.unique()) - {"", *MISSING_CODES})
     if strange:
         raise DataError(f"There is no missing_code '{strange[0]}'. {nearest(str(strange[0]), MISSING_CODES)}")
     repeated = frame.duplicated(list(KEYS))

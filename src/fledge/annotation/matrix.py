@@ -105,6 +105,23 @@ def equal_labels(rows: Frame, conditions: Sequence[Any], seed: int) -> Frame:
     return kept.sort_index()
 
 
+def suited(study: Study) -> tuple[list[Any], list[str]]:
+    """The constructs that models can be trained on and tested for in every condition; and why the others cannot."""
+    train, test = set(study.items("train")), set(study.items("test"))
+    fine, remarks = [], []
+    for name in study.constructs:
+        rows = study.frame[(study.frame["construct"] == name) & study.frame["value"].notna()]
+        per_part = [rows[rows["item"].isin(part)].groupby("condition").size() for part in (train, test)]
+        bare = [str(c) for c in study.conditions if any(c not in counts.index for counts in per_part)]
+        if not set(rows["value"]) <= {0.0, 1.0}:
+            remarks.append(f"No models of {name}: its answers are not yes and no.")
+        elif bare:
+            remarks.append(f"No models of {name}: too few answers under {', '.join(bare)}.")
+        else:
+            fine.append(name)
+    return fine, remarks
+
+
 def cross_condition(
     study: Study,
     construct: Any,

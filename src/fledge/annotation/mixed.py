@@ -302,4 +302,6 @@ def cumulative_design_effects(frame: Frame, construct: Any, *, n: int | None = N
     simple = share * (1 - share) / (n or answered_n)
     sampling = float(np.mean(table["se"] ** 2))
     between = max(0.0, float(np.var(table["value"], ddof=1)) - sampling)
+    if simple == 0:  # everybody always said the same
+        return {"simple": 1.0, "sampling": float("nan"), "instrument": float("nan")}
     return {"simple": 1.0, "sampling": sampling / simple, "instrument": (sampling + between) / simple}

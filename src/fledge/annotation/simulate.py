@@ -10,7 +10,7 @@ Levels of items are drawn inside the range that keeps every p between 0 and 1: n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,9 @@ class Planted:
         """What a condition adds to the share of this construct."""
         second = asked.first not in ("", name)
         return self.split * asked.split + self.blocked * asked.blocked + self.second * second
+
+
+EFFECTS = tuple(one.name for one in fields(Planted))
 
 
 @dataclass(frozen=True)

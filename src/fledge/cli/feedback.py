@@ -1,4 +1,4 @@
-"""`fledge feedback …`: labels from models, with their cost known before the first request."""
+"""`fledge feedback …`: items, labels from models with their cost known before, and policies from labels."""
 
 from __future__ import annotations
 
@@ -56,10 +56,12 @@ def label(
     again: Annotated[bool, typer.Option("--again", help="Send again what was sent and never answered.")] = False,
 ) -> None:
     """Ask a model about every item. Stopped or killed, the same command goes on where it was."""
+    from fledge.data.annotations import write_answers
+    from fledge.data.instrument_files import read_instrument
     from fledge.data.prices import PRICES, read_prices
     from fledge.run.chats import Asking
     from fledge.run.endpoint import Pace
-    from fledge.run.label_files import read_instrument, read_items, write_annotations
+    from fledge.run.label_files import read_items
     from fledge.run.labeller import OpenAICompatAnnotator
     from fledge.run.limits import Budget
     from fledge.run.meter import Meter
@@ -86,7 +88,7 @@ def label(
             return
         runs = [annotator.label(things, asked, condition=condition, replicate=r) for r in range(replicates)]
     target = out or items.with_suffix(".labels.jsonl")
-    write_annotations(target, [annotation for run in runs for annotation in run.annotations])
+    write_answers(target, [annotation for run in runs for annotation in run.annotations])
     _print(console, _told(target, runs))
     if any(run.failures or run.left for run in runs):
         raise typer.Exit(3)
@@ -106,6 +108,53 @@ def _told(target: Path, runs: Sequence[Labelling]) -> list[str]:
         *lines,
         f"spent {spent.requests:,} requests, {spent.tokens:,} tokens, {money_text(runs[-1].money)} over all runs",
     ]
+
+
+@app.command()
+def items(
+    data: Annotated[str, typer.Argument(metavar="DATA", help=".npz or HDF5 with an array 'frames' beside the steps.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("items"),
+    k: Annotated[int, typer.Option(help="Steps of a segment.")] = 100,
+    frames: Annotated[int, typer.Option(help="Pictures of a segment, spread evenly.")] = 5,
+    tail: Annotated[str, typer.Option(help="Steps that k leaves over: error, drop or keep.")] = "error",
+    group: Annotated[str, typer.Option(help="Of an HDF5 file.")] = "/",
+) -> None:
+    """Cut logged behaviour into segments, and write their pictures for 'label' or for the annotation page."""
+    from fledge.run.feedback_own import items_from
+
+    path = items_from(data, out, k=k, n_frames=frames, group=group, tail=tail)  # type: ignore[arg-type]
+    _print(Console(), [str(path), f"then: fledge feedback label {path} question.toml --dry-run"])
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Argument(metavar="DATA", help=".npz or HDF5 file, or the id of a Minari data set.")],
+    answers: Annotated[Path, typer.Argument(metavar="ANSWERS", help="Of 'label', or of the annotation page.")],
+    settings: Annotated[Optional[list[str]], typer.Argument(metavar="[KEY.SUB=VALUE]...")] = None,  # noqa: UP045
+    k: Annotated[int, typer.Option(help="Steps of a segment, as it was cut when it was asked about.")] = 100,
+    alpha: Annotated[float, typer.Option(help="Segments with a probability of yes of alpha or more pass.")] = 0.1,
+    retro_k: Annotated[int, typer.Option(help="Segments before a failing one that are dropped with it.")] = 1,
+    tail: Annotated[str, typer.Option(help="Steps that k leaves over: error, drop or keep.")] = "error",
+    seeds: Annotated[int, typer.Option(help="Policies, trained side by side.")] = 1,
+    out: Annotated[MaybePath, typer.Option(help="The run folder.")] = None,
+) -> None:
+    """A policy from one's own behaviour and what was answered about it: filter, look back, clone."""
+    import shlex
+
+    from fledge.run import api
+    from fledge.run.feedback_own import OwnSettings
+    from fledge.run.recipe import Header, Recipe
+
+    faults: list[str] = []
+    changes = api.tomls.changes_of(settings or (), faults)
+    own = {"data": data, "answers": str(answers), "k": k, "tail": tail, "training_seeds": list(range(seeds))}
+    own["filter"] = {"alpha": alpha, "retro_k": retro_k}
+    config = api.tomls.override(OwnSettings(), api.tomls.merge(own, changes), faults)
+    api.tomls.refuse(faults, "The command line")
+    words = ["fledge", "feedback", "train", data, str(answers), "--k", str(k), "--alpha", str(alpha)]
+    words += ["--retro-k", str(retro_k), "--tail", tail, "--seeds", str(seeds), *(settings or ())]
+    header = Header("sfbc-own-data", "feedback-own", "filter and clone one's own behaviour", "Beck 2025", 1.0)
+    api.start(Recipe(header, config, origin="feedback train"), shlex.join(words), out=out).show(Console())
 
 
 @app.command()

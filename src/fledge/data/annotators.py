@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,15 +14,23 @@ from jaxtyping import Float
 
 from fledge.core.annotations import Annotation, Item
 from fledge.core.contracts import Annotator
-from fledge.core.errors import ConfigError, DataError, nearest
-from fledge.core.files import read_text
+from fledge.core.errors import ConfigError, DataError
 from fledge.core.instruments import Instrument
+from fledge.data.annotations import read_answers
+
+LEAST = 1e-3
+"""The smallest probability whose logarithm noise is added to."""
 
 
 def draw(*words: object) -> float:
-    """A number in [0, 1) that depends on the words alone: the same noise for the same item, in any order."""
+    """A number in (0, 1) that depends on the words alone: the same noise for the same item, in any order."""
     digest = hashlib.sha256("\x1f".join(map(str, words)).encode()).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56
+    return ((int.from_bytes(digest[:7], "big") >> 4) + 0.5) / 2**52
+
+
+def draw_normal(*words: object) -> float:
+    """A standard normal number that depends on the words alone (Box and Muller)."""
+    return math.sqrt(-2 * math.log(draw("u", *words))) * math.cos(2 * math.pi * draw("v", *words))
 
 
 def asked(instrument: Instrument, condition: str) -> dict[str, int]:
@@ -46,19 +53,12 @@ class PeopleAnnotator(Annotator):
 
     @classmethod
     def read(cls, path: Path | str) -> PeopleAnnotator:
-        """From a CSV file with the columns item, construct, value and, if there are, annotator, missing, condition.
-
-        Further columns are left alone, so an export of the annotation page can be read as it is.
+        """From a table of annotations (`fledge.data.annotations`), such as an export of the annotation page.
 
         Raises:
             DataError: the file is missing, lacks a column, or has a row that is neither an answer nor a missing code.
         """
-        path = Path(path)
-        rows = csv.DictReader(io.StringIO(read_text(path, "table of annotations"), newline=""))
-        for name in ("item", "construct", "value"):
-            if name not in (rows.fieldnames or ()):
-                raise DataError(f"{path}, line 1: there is no column '{name}'. {nearest(name, rows.fieldnames or ())}")
-        return cls(_row(row, path, rows) for row in rows)
+        return cls(read_answers(path))
 
     def annotate(
         self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicate: int = 0
@@ -84,23 +84,6 @@ class PeopleAnnotator(Annotator):
         return found
 
 
-def _row(row: Mapping[str, str], path: Path, rows: csv.DictReader[str]) -> Annotation:
-    try:
-        missing = row.get("missing") or ""
-        return Annotation(
-            item=row["item"],
-            construct=row["construct"],
-            annotator=row.get("annotator") or "people",
-            value=None if missing else row["value"],
-            missing=missing,
-            condition=row.get("condition") or "",
-            mode="hard",
-            source=row.get("source") or "human",
-        )
-    except ConfigError as error:
-        raise DataError(f"{path}, line {rows.line_num}: {error}") from None
-
-
 class NoisyAnnotator(Annotator):
     """Another annotator's answers, made less certain and sometimes wrong.
 
@@ -108,20 +91,34 @@ class NoisyAnnotator(Annotator):
     whatever order one asks.
     """
 
-    def __init__(self, inner: Annotator, *, flip: float = 0.0, temperature: float = 1.0, seed: int = 0):
+    def __init__(
+        self,
+        inner: Annotator,
+        *,
+        flip: float = 0.0,
+        temperature: float = 1.0,
+        jitter: float = 0.0,
+        abstain: float = 0.0,
+        seed: int = 0,
+    ):
         """
         Args:
             inner: whose answers are spoilt.
             flip: how often an answer becomes another option of the question, drawn evenly.
             temperature: probabilities are raised to 1/temperature and scaled to sum to 1: above 1 is less certain.
                 (Of probabilities, not of returns: a softmax over raw returns would be nearly deterministic.)
+            jitter: standard deviation of normal noise on the log odds of two options; the likelier one is then the
+                answer. Probabilities below 0.001 count as 0.001, so that certain answers can waver too.
+            abstain: how often an answer is refused.
             seed: of the noise.
         """
-        if not 0 <= flip <= 1 or not temperature > 0:
+        if not (0 <= flip <= 1 and 0 <= abstain <= 1 and temperature > 0 and jitter >= 0):
             raise ConfigError(
-                f"flip is from 0 to 1 and temperature above 0; got flip={flip}, temperature={temperature}."
+                "flip and abstain are from 0 to 1, temperature is above 0 and jitter at least 0; got "
+                f"flip={flip}, abstain={abstain}, temperature={temperature}, jitter={jitter}."
             )
-        self.inner, self.flip, self.temperature, self.seed = inner, flip, temperature, seed
+        self.inner, self.flip, self.temperature, self.jitter = inner, flip, temperature, jitter
+        self.abstain, self.seed = abstain, seed
 
     def annotate(
         self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicate: int = 0
@@ -134,20 +131,40 @@ class NoisyAnnotator(Annotator):
         options = [option.value for option in instrument.construct(answer.construct).options]
         if answer.value is None or len(options) < 2:
             return answer
-        p = _tempered(dict(answer.probability or {answer.value: 1.0}), options, self.temperature)
-        value, who = answer.value, (self.seed, answer.item, answer.construct, answer.annotator, replicate)
+        name, who = (
+            f"noisy({answer.annotator})",
+            (self.seed, answer.item, answer.construct, answer.annotator, replicate),
+        )
+        if draw("abstain", *who) < self.abstain:
+            return replace(answer, annotator=name, value=None, missing="refused", probability=None)
+        p, value = _tempered(dict(answer.probability or {answer.value: 1.0}), options, self.temperature), answer.value
+        if self.jitter > 0:
+            p = _jittered(p, self.jitter, who)
+            value = max(p, key=lambda option: p[option])
         if draw("flip", *who) < self.flip:
             others = [option for option in options if option != value]
             other = others[int(draw("to", *who) * len(others))]
             p[value], p[other] = p[other], p[value]
             value = other
-        return replace(answer, value=value, probability=p, annotator=f"noisy({answer.annotator})")
+        return replace(answer, annotator=name, value=value, probability=p)
 
 
 def _tempered(p: Mapping[str, float], options: Sequence[str], temperature: float) -> dict[str, float]:
     raised = {option: p.get(option, 0.0) ** (1 / temperature) for option in options}
     total = sum(raised.values())
     return {option: part / total for option, part in raised.items()} if total > 0 else dict(p)
+
+
+def _jittered(p: Mapping[str, float], deviation: float, who: tuple[object, ...]) -> dict[str, float]:
+    """Probabilities with normal noise on their logarithms, so that log odds have that deviation."""
+    logs = {
+        option: math.log(max(share, LEAST)) + deviation / math.sqrt(2) * draw_normal(option, *who)
+        for option, share in p.items()
+    }
+    top = max(logs.values())
+    parts = {option: math.exp(value - top) for option, value in logs.items()}
+    total = sum(parts.values())
+    return {option: part / total for option, part in parts.items()}
 
 
 class EmbeddingAnnotator(Annotator):

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from fledge.core.annotations import Annotation, Item
+from fledge.core.consensus import dawid_skene
 from fledge.core.contracts import Annotator
 from fledge.core.errors import ConfigError, unknown
 from fledge.core.instruments import Instrument
@@ -99,47 +99,3 @@ class EnsembleAnnotator(Annotator):
             raw="",
             screen=-1,
         )
-
-
-def dawid_skene(
-    item: Int[np.ndarray, " row"],
-    annotator: Int[np.ndarray, " row"],
-    category: Int[np.ndarray, " row"],
-    *,
-    n_categories: int,
-    smoothing: float = 1.0,
-    n_steps: int = 100,
-    tolerance: float = 1e-8,
-) -> Float[np.ndarray, "item category"]:
-    """How likely each category is the truth of each item, by expectation maximisation.
-
-    Args:
-        item: which item an answer is about, from 0, none left out.
-        annotator: whose it is, from 0.
-        category: what it says, from 0.
-        n_categories: how many there are.
-        smoothing: answers that agree with the truth which every annotator is credited with in advance (and a tenth of
-            that for each wrong one): somebody with few answers counts as fairly reliable.
-        n_steps: at most.
-        tolerance: stop when no probability moves more.
-
-    Reference: Dawid & Skene, Applied Statistics 28, 1979.
-    """
-    n_items, n_annotators = int(item.max()) + 1, int(annotator.max()) + 1
-    truth = np.zeros((n_items, n_categories))
-    np.add.at(truth, (item, category), 1.0)
-    truth /= truth.sum(axis=1, keepdims=True)
-    credit = smoothing * (0.1 + 0.9 * np.eye(n_categories))
-    for _ in range(n_steps):
-        errors = np.tile(credit, (n_annotators, 1, 1))  # (annotator, truth, answer)
-        for c in range(n_categories):
-            np.add.at(errors[:, c], (annotator, category), truth[item, c])
-        errors /= errors.sum(axis=2, keepdims=True)
-        log_truth = np.tile(np.log(truth.mean(axis=0) + 1e-12), (n_items, 1))
-        np.add.at(log_truth, item, np.log(errors[annotator, :, category]))
-        new = np.exp(log_truth - log_truth.max(axis=1, keepdims=True))
-        new /= new.sum(axis=1, keepdims=True)
-        moved, truth = float(np.abs(new - truth).max()), new
-        if moved < tolerance:
-            break
-    return truth

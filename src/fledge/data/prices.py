@@ -122,6 +122,9 @@ class Estimate:
             self.cached,
         )
 
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
     def lines(self) -> list[str]:
         """For people."""
         money = "unknown (the model is not in the table of prices)" if math.isnan(self.money) else f"${self.money:,.2f}"

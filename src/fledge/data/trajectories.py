@@ -1,4 +1,4 @@
-"""Logged behaviour: episodes of observations, actions and rewards, from arrays, Minari or HDF5."""
+"""Logged behaviour: episodes of observations, actions and rewards, from arrays, files or Minari."""
 
 from __future__ import annotations
 
@@ -167,7 +167,8 @@ def from_minari(dataset: Any) -> Trajectories:
 def from_hdf5(path: Path | str, group: str = "/") -> Trajectories:
     """Trajectories of an HDF5 file with D4RL's names, or d3rlpy's flat ones.
 
-    Needed are observations, actions, rewards and one of terminals, timeouts; `next_observations` is used where it is.
+    Needed are observations, actions and one of terminals, timeouts; `rewards` (0 where there are none) and
+    `next_observations` are used where they are.
 
     Raises:
         MissingExtra: h5py is not installed.
@@ -182,23 +183,59 @@ def from_hdf5(path: Path | str, group: str = "/") -> Trajectories:
             found = {key: np.asarray(value) for key, value in file[group].items() if isinstance(value, h5py.Dataset)}
     except (OSError, KeyError) as error:
         raise DataError(f"{path} cannot be read as HDF5 with a group '{group}': {error}.") from None
-    for wanted in ("observations", "actions", "rewards"):
+    return _of_named(found, path, f" in group '{group}'")
+
+
+def from_npz(path: Path | str) -> Trajectories:
+    """Trajectories of an .npz file with the same names; other arrays of as many steps (`frames`) become `extras`.
+
+    Raises:
+        DataError: the file or an array in it is missing; the nearest name is given.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}. Give the path of an .npz with observations and actions.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}.") from None
+    return _of_named(found, path, "")
+
+
+def read_trajectories(source: Path | str, group: str = "/") -> Trajectories:
+    """Trajectories of an .npz or HDF5 file (`group` of it), or of the Minari data set of that id.
+
+    Raises:
+        MissingExtra, DataError: as `from_npz`, `from_hdf5` and `from_minari`.
+    """
+    ending = Path(source).suffix
+    if ending == ".npz":
+        return from_npz(source)
+    return from_hdf5(source, group) if ending in (".h5", ".hdf5") else from_minari(str(source))
+
+
+def _of_named(found: Mapping[str, np.ndarray], path: Path, where: str) -> Trajectories:
+    """Trajectories of arrays with D4RL's names. Behaviour that nobody rewarded has rewards of 0."""
+    for wanted in ("observations", "actions"):
         if wanted not in found:
-            raise DataError(f"{path} has no '{wanted}' in group '{group}'. {nearest(wanted, found)}")
+            raise DataError(f"{path} has no '{wanted}'{where}. {nearest(wanted, found)}")
     ends = {name: _first(found, names) for name, names in _ENDS.items()}
     if all(value is None for value in ends.values()):
         raise DataError(
-            f"{path} says nowhere where episodes end: none of {', '.join(sum(_ENDS.values(), ()))} is in group "
-            f"'{group}'. Without it segments would cross from one episode into the next; add timeouts."
+            f"{path} says nowhere where episodes end: it has none of {', '.join(sum(_ENDS.values(), ()))}{where}. "
+            "Without it segments would cross from one episode into the next; add timeouts."
         )
+    n, used = len(found["observations"]), {"observations", "actions", "rewards", "next_observations"}
+    used |= set(sum(_ENDS.values(), ()))
     return from_arrays(
         found["observations"],
         found["actions"],
-        found["rewards"],
+        found.get("rewards", np.zeros(n)),
         next_observations=found.get("next_observations"),
         name=path.name,
-        terminated=ends["terminated"],
-        truncated=ends["truncated"],
+        extras={name: rows for name, rows in found.items() if name not in used and rows.ndim and len(rows) == n},
+        **ends,
     )
 
 

@@ -123,7 +123,7 @@ class Feedback:
     """Question → P(yes) of each segment; the Markov question first."""
     whole_table: SegmentTable
     """Whole episodes as segments."""
-    whole_parts: Mapping[str, Float[np.ndarray, "replicate episode"]]
+    whole_parts: Mapping[str, Float[np.ndarray, "asking episode"]]
     pairs: np.ndarray
     """(pair, 2) rows of segments."""
     preference: Float[np.ndarray, " pair"]

@@ -15,6 +15,7 @@ from fledge.feedback.labels import combine, keep, keep_rates
 
 ALPHAS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 BINS = 20
+POINTS = 600
 
 
 def diagnose(feedback: Feedback, *, alpha: float = 0.1, retro_k: int = 1) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def diagnose(feedback: Feedback, *, alpha: float = 0.1, retro_k: int = 1) -> dic
         "yes": {name: float(np.nanmean(np.atleast_2d(x) >= 0.5)) for name, x in feedback.parts.items()},
         "by_index": _by_index(p, table, alpha),
         "correlation": correlation(p, reward),
+        "scatter": _scatter(p, reward),
         "reliability": {name: reliability(np.atleast_2d(x)) for name, x in feedback.parts.items()},
     }
     expert = feedback.trajectories.extras.get("expert")
@@ -64,6 +66,13 @@ def correlation(p: Float[np.ndarray, " segment"], reward: Float[np.ndarray, " se
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return {"pearson": float("nan"), "spearman": float("nan")}
     return {"pearson": float(pearsonr(x, y)[0]), "spearman": float(spearmanr(x, y)[0])}
+
+
+def _scatter(p: np.ndarray, reward: np.ndarray) -> list[list[float]]:
+    """P and true reward of some segments, drawn at random: what a picture can show."""
+    rows = np.flatnonzero(~np.isnan(p))
+    rows = np.sort(np.random.default_rng(0).choice(rows, min(POINTS, len(rows)), replace=False))
+    return [[round(float(p[i]), 4), round(float(reward[i]), 3)] for i in rows]
 
 
 def reliability(p: Float[np.ndarray, "replicate segment"]) -> dict[str, float]:

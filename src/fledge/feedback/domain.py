@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from fledge.core.contracts import Env
 from fledge.core.errors import unknown
-from fledge.core.instruments import Ask, Block, Condition, Construct, Instrument
+from fledge.core.instruments import PAIR, Ask, Block, Condition, Construct, Instrument
 from fledge.data.trajectories import Trajectories
 from fledge.feedback.raster import Renderer
 
@@ -37,7 +37,9 @@ class Domain:
     judges: Mapping[str, Judge]
     """Construct → its right answer. The Markov question comes first: one frame would do to answer it."""
     merit: Callable[[Float[np.ndarray, "*shape obs"]], Float[np.ndarray, "*shape"]]
-    """How good a state looks: what a pair of clips is compared by."""
+    """How good a state looks: what the oracle compares a pair of clips by."""
+    better: str = "Which of the two clips is better?"
+    """The question about a pair of clips."""
 
     @property
     def markov(self) -> str:
@@ -50,6 +52,13 @@ def yes_no_questions(name: str, about: str, questions: Mapping[str, str]) -> Ins
     constructs = tuple(Construct(key, text) for key, text in questions.items())
     block = Block(tuple(Ask((construct.name,)) for construct in constructs))
     return Instrument(name, constructs, (Condition("separate", (block,)),), about)
+
+
+def comparison(domain: Domain) -> Instrument:
+    """One question about a pair of clips, whose sides are shuffled."""
+    ask = Block((Ask(("better",)),))
+    condition = Condition("pairs", (ask,), shuffle=("pair_sides",))
+    return Instrument(f"{domain.name}-pairs", (Construct("better", domain.better, PAIR),), (condition,))
 
 
 DOMAINS = {

@@ -10,9 +10,10 @@ from jaxtyping import Int
 
 from fledge.core.annotations import Item, Media
 from fledge.core.errors import DataError
+from fledge.data.pictures import png
 from fledge.data.segments import SegmentTable
 from fledge.data.trajectories import Trajectories
-from fledge.feedback.raster import Renderer, arrange, to_png
+from fledge.feedback.raster import Renderer, arrange
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def items_of(
         if renderer is not None:
             frames = [renderer(trajectories.observations[row], shown.resolution) for row in rows[i]]
             pictures = arrange(frames, shown.layout, captions=shown.captions)
-            media = tuple(Media("image", to_png(picture)) for picture in pictures)
+            media = tuple(Media("image", png(picture)) for picture in pictures)
         meta = {"segment": i, "episode": segment.episode, "start": segment.start, "length": segment.length}
         yield Item(segment.id, media=media, meta=meta)
 
@@ -65,6 +66,12 @@ def segments_of(items: Sequence[Item]) -> Int[np.ndarray, " item"]:
         if "segment" not in item.meta:
             raise DataError(f"Item '{item.id}' does not say which segment it shows. Make items by items_of.")
     return np.array([int(item.meta["segment"]) for item in items], np.int64)
+
+
+def pair_items(items: Sequence[Item], pairs: Int[np.ndarray, "pair 2"]) -> list[Item]:
+    """Pairs of a table's items, to be asked which of the two is better."""
+    halves = [(items[int(i)], items[int(j)]) for i, j in pairs]
+    return [Item(f"{first.id}|{second.id}", pair=(first, second)) for first, second in halves]
 
 
 def random_pairs(table: SegmentTable, seed: int = 0) -> Int[np.ndarray, "pair 2"]:

@@ -38,6 +38,8 @@ def p_yes(annotation: Annotation, mode: str = "normalised") -> float:
     if found is None:
         return float(annotation.value == YES)
     yes, no = found.get(YES, 0.0), found.get(NO, 0.0)
+    if len(found) == 1 and annotation.mode == "verbal":  # a confidence in one answer; the rest is the other's
+        yes, no = (yes, 1 - yes) if YES in found else (1 - no, no)
     if mode == "normalised":
         return yes / (yes + no) if yes + no > 0 else float("nan")
     return 1.0 - no

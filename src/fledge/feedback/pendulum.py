@@ -128,5 +128,6 @@ PENDULUM = Domain(
     instrument=QUESTIONS,
     judges={"upright": _upright, "crossed": _crossed},
     merit=lambda states: states[..., 0],
+    better="In which of the two clips is the free end of the red stick higher, or on its way up?",
 )
 """A1 of the paper: 500 episodes of 600 steps, segments of 100, five frames, two questions."""

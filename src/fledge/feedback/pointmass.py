@@ -103,5 +103,6 @@ POINT_MASS = Domain(
     instrument=QUESTIONS,
     judges={"inside": _inside, "nearer": _nearer},
     merit=lambda states: -_distance(states),
+    better="In which of the two clips is the blue ball nearer to the green square?",
 )
 """400 episodes of 400 steps, segments of 50, five frames, two questions."""

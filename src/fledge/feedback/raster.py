@@ -119,13 +119,6 @@ def tinted(frame: Picture, colour: tuple[int, int, int], share: float = 0.15) ->
     return np.round(mixed).astype(np.uint8)
 
 
-def to_png(picture: Picture) -> bytes:
-    """The picture as a PNG file. The same picture gives the same bytes."""
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, "PNG")
-    return out.getvalue()
-
-
 def to_gif(frames: Sequence[Picture], frames_per_second: float = 20.0) -> bytes:
     """A film as a GIF file that starts over for ever."""
     images = [Image.fromarray(frame).quantize(32) for frame in frames]

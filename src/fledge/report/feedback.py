@@ -30,8 +30,9 @@ def write_feedback_report(folder: Path, page: Path | None = None) -> Path:
     found = _json(folder / "diagnosis.json", "diagnosis of labels")
     results = read_results(folder / "results.csv")
     beside = page.with_name(f"{page.stem}_files")
-    figures = [draw_histogram(found), draw_keep(found)]
-    figures += [draw_arms(study, rows) for study, rows in _by_study(results).items()]
+    figures = [draw_histogram(found), draw_keep(found), draw_scatter(found)]
+    measured = [row for row in results if row.metric != "kept"]
+    figures += [draw_arms(study, rows) for study, rows in _by_study(measured).items()]
     save_figures(figures, beside)
     record = read_record(folder / "record.json")
     cost = folder / "cost.json"
@@ -43,7 +44,7 @@ def write_feedback_report(folder: Path, page: Path | None = None) -> Path:
             record=record,
             found=found,
             sentences=_sentences(found, results),
-            tables={study: _arms(rows) for study, rows in _by_study(results).items()},
+            tables={study: _arms(_by_study(results)[study]) for study in _by_study(measured)},
             claims=[row for row in results if ">" in row.arm],
             figures=figures,
             strips=[{**strip, "image": image(folder / strip["file"], "png")} for strip in found["strips"]],
@@ -90,6 +91,26 @@ def draw_keep(found: Mapping[str, Any]) -> Drawn:
     rows = [tuple(row) for row in found["keep"]]
     caption = f"With α = {found['alpha']:g} and a look back of {found['retro_k']}, {found['kept']:.1%} are kept."
     return Drawn("keep-rate", "What a threshold keeps", caption, to_svg(figure), ("alpha", "filter", "look_back"), rows)
+
+
+def draw_scatter(found: Mapping[str, Any]) -> Drawn:
+    """The judged probability of success beside the reward that no annotator saw."""
+    p, reward = np.array(found["scatter"], float).reshape(-1, 2).T
+    figure = canvas(7.0, 3.2)
+    axes = figure.add_axes((0.13, 0.19, 0.84, 0.72))
+    plain_axes(axes)
+    axes.plot(p, reward, "o", color=SERIES[0], markersize=3.5, alpha=0.4, markeredgewidth=0)
+    axes.axvline(found["alpha"], color=INK, linewidth=1.2, linestyle="--")
+    axes.set_xlabel("P, the judged probability of success")
+    axes.set_ylabel("true reward of the segment")
+    r = found["correlation"]
+    said = [
+        f"{name} {r[key]:.2f}" for name, key in (("Pearson", "pearson"), ("Spearman", "spearman")) if r[key] is not None
+    ]
+    told = f"Correlation over all segments: {', '.join(said)}." if said else "P or the reward is the same everywhere."
+    caption = f"{len(p):,} of {found['segments']:,} segments, drawn at random. {told}"
+    rows = list(zip(p.tolist(), reward.tolist(), strict=True))
+    return Drawn("label-reward", "Labels and true reward", caption, to_svg(figure), ("p", "reward"), rows)
 
 
 def draw_arms(study: str, results: Sequence[Result]) -> Drawn:

@@ -145,7 +145,8 @@ def _maps(tables: Mapping[str, Any]) -> list[Drawn]:
     for metric, title in (("balanced_accuracy", "balanced accuracy"), ("auc", "area under the ROC curve")):
         rows = [row for row in tables.get("matrix", ()) if row["metric"] == metric]
         if rows:
-            panels = [(said_of(c), names, names, _square(rows, c, names)) for c in constructs]
+            there = [c for c in constructs if any(row["construct"] == c for row in rows)]
+            panels = [(said_of(c), names, names, _square(rows, c, names)) for c in there]
             figures.append(
                 draw_heat(
                     panels,
@@ -158,7 +159,8 @@ def _maps(tables: Mapping[str, Any]) -> list[Drawn]:
                 )
             )
     if tables.get("predictions"):
-        panels = [(said_of(c), names, names, _pairs(tables["predictions"], c, names, "alpha")) for c in constructs]
+        there = [c for c in constructs if any(row["construct"] == c for row in tables["predictions"])]
+        panels = [(said_of(c), names, names, _pairs(tables["predictions"], c, names, "alpha")) for c in there]
         figures.append(
             draw_heat(
                 panels,

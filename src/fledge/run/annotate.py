@@ -10,7 +10,8 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from fledge.annotation.design import StudyDesign
 from fledge.annotation.design_files import read_design
 from fledge.annotation.export import audit_of, design_in, files_of, table_in, write_export
 from fledge.annotation.formats import FORMATS, write_as
+from fledge.annotation.planned import plan_of
+from fledge.annotation.simulate import power as simulated_power
 from fledge.annotation.store import Store
 from fledge.core.errors import ConfigError, DataError, MissingExtra, need
 
@@ -190,7 +193,7 @@ def _also(table: Any, out: Path, form: str) -> list[Path]:
 
 
 def _fetch(address: str, out: Path, form: str) -> list[Path]:
-    from fledge.annotation.table import read_table
+    from fledge.data.annotations import read_table
 
     token = os.environ.get(TOKEN, "")
     if not token:
@@ -216,3 +219,55 @@ def audit(where: str) -> tuple[StudyDesign, Audit]:
     store = existing(where)
     design = design_in(store)
     return design, audit_of(store, design, time.time())
+
+
+@dataclass(frozen=True)
+class PowerRow:
+    """What simulated studies found of one difference."""
+
+    labels: int
+    """Annotators of each item and condition."""
+    annotators: int
+    construct: str
+    condition: str
+    """Compared with the first."""
+    planted: float
+    found: float
+    """Share of studies with p < 0.05."""
+    joint: float
+    """The same of the joint test of all conditions."""
+    coverage: float
+    """Share of studies whose 95 % interval holds what was planted."""
+
+
+def power(
+    study: Path,
+    effects: Mapping[str, float] | None = None,
+    *,
+    labels: Sequence[int] = (),
+    n_studies: int = 200,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> list[PowerRow]:
+    """How often a study like this would find what is planted.
+
+    Args:
+        study: its YAML file.
+        effects: planted in all constructs, over those of the file (`fledge.annotation.simulate.Planted`).
+        labels: annotators of each item and condition, one row each; by default the study's.
+        n_studies: how many are simulated.
+        dropout: share of annotators who leave before the second pass of a blocked condition.
+        seed: of the simulation.
+
+    Raises:
+        ConfigError: the study, an effect or its size is wrong.
+    """
+    design, rows = read_design(study), []
+    for n in labels or [design.plan.labels]:
+        plan = plan_of(design, effects, labels=n, dropout=dropout)
+        for construct, truth in ((name, plan.truth(name)) for name in plan.constructs):
+            found, first = simulated_power(plan, construct, n_studies=n_studies, seed=seed), next(iter(truth))
+            for name, share in found.detected.items():
+                numbers = truth[name] - truth[first], share, found.joint, found.coverage[name]
+                rows.append(PowerRow(n, found.n_annotators, construct, name, *numbers))
+    return rows

@@ -50,13 +50,30 @@ def run(
     check_trackers(track)
     faults: list[str] = []
     recipe = recipes.load(name, faults)
-    program = recipes.find(KINDS[recipe.header.kind].program)
     config = configure(recipe, scale, overrides, seeds, faults)
     words = ["fledge", "run", str(name), "--scale", scale]
     words += ["--seeds", str(seeds)] if seeds is not None else []
     words += [f"{key}={_word(value)}" for key, value in tomls.flatten(tomls.nest(overrides)).items()]
+    return _begin(recipe, config, scale, shlex.join(words), out, track, quiet)
+
+
+def start(recipe: Recipe, command: str, *, out: Path | str | None = None, quiet: bool = False) -> Any:
+    """Run a recipe that is no file: what commands with settings of their own do.
+
+    Raises:
+        ConfigError: lists everything that is wrong with its settings.
+    """
+    launch.prepare()
+    config = configure(recipe, USUAL_SCALE, {})
+    return _begin(recipe, config, USUAL_SCALE, command, out, (), quiet)
+
+
+def _begin(
+    recipe: Recipe, config: Any, scale: str, command: str, out: Path | str | None, track: Sequence[str], quiet: bool
+) -> Any:
     folder = RunFolder.create(recipe.name or "unnamed", scale, out)
-    return program.run(Job(recipe, config, scale, folder, shlex.join(words), track, console_of(quiet)))
+    job = Job(recipe, config, scale, folder, command, track, console_of(quiet))
+    return recipes.find(KINDS[recipe.header.kind].program).run(job)
 
 
 def configure(

@@ -14,21 +14,25 @@ from rich.table import Table
 from fledge.core.errors import FledgeError, unknown
 from fledge.core.files import parse_json, read_text, to_json, write_text
 from fledge.core.records import Curves, Result, write_curves, write_results
+from fledge.data.annotations import read_answers, write_answers
+from fledge.data.pictures import png
 from fledge.feedback.arms import ARMS, Feedback, train_arm
 from fledge.feedback.diagnose import diagnose, examples
 from fledge.feedback.domain import Domain, domain
 from fledge.feedback.evaluate import Rollouts, rollouts, states_of
-from fledge.feedback.gather import gather
+from fledge.feedback.gather import Asker, RecordedAsker, gather, wants
+from fledge.feedback.items import Presentation
 from fledge.feedback.labels import combine
-from fledge.feedback.raster import arrange, to_gif, to_png
+from fledge.feedback.raster import arrange, to_gif
 from fledge.learn.actors import Policy
 from fledge.report.feedback import write_feedback_report
-from fledge.run.answers import read_answers, write_answers
+from fledge.run.feedback_annotators import asker_of, faults_of_annotator
 from fledge.run.feedback_judge import claims_of, judge
 from fledge.run.feedback_settings import DataSettings, FeedbackSettings
 from fledge.run.folder import RunFolder
 from fledge.run.job import Clock, Job, begin_record
 
+ANSWERS = "answers.jsonl"
 FRAME = 96
 """Pixels of a frame in a strip."""
 FILM = 200
@@ -55,7 +59,7 @@ class FeedbackProgram:
 
     def faults(self, config: FeedbackSettings) -> list[str]:
         """Everything that is wrong with the settings."""
-        found = faults_of_data(config.data)
+        found = faults_of_data(config.data) + faults_of_annotator(config.annotator)
         found += [str(unknown("arm", name, ARMS)) for name in config.arms if name not in ARMS]
         found += ["arms: at least one is wanted."] if not config.arms else []
         found += ["bounds: at least one is wanted."] if not config.bounds else []
@@ -121,18 +125,30 @@ def behaviour(where: Domain, settings: DataSettings) -> Any:
 
 
 def _label(job: Job, where: Domain) -> Feedback:
-    """Everything that is said about the behaviour; writes the diagnosis and the strips."""
+    """Everything that is said about the behaviour; writes the answers, the diagnosis and the strips.
+
+    Answers that are in the folder already are read, not asked for again: arms of one run learn from the same labels.
+    """
     config: FeedbackSettings = job.config
-    given = None
-    if config.answers:
-        given = read_answers(Path(config.answers))
-    trajectories = behaviour(where, config.data)
+    trajectories, own, file = behaviour(where, config.data), config.annotator, job.folder.path / ANSWERS
+    if file.exists():
+        ask: Asker = RecordedAsker(read_answers(file), str(file))
+    else:
+        ask = asker_of(job, where, trajectories)
     feedback, answers = gather(
-        where, trajectories, config.oracle, k=config.data.k, annotations=given, prob_mode=config.filter.prob_mode
+        where,
+        trajectories,
+        ask,
+        k=config.data.k,
+        about=wants(config.arms),
+        prob_mode=config.filter.prob_mode,
+        shown=Presentation(layout=own.layout, resolution=own.resolution),
+        pair_seed=config.oracle.seed,
     )
+    write_answers(file, answers)
     found = diagnose(feedback, alpha=config.filter.alpha, retro_k=config.filter.retro_k)
-    write_answers(job.folder.path / "answers.jsonl", answers)
-    found["annotators"] = sorted({answer.annotator for answer in answers})
+    asked = {segment.id for segment in feedback.table}
+    found["annotators"] = sorted({answer.annotator for answer in answers if answer.item in asked})
     found["answers"] = len(answers)
     found["questions"] = {c.name: c.question for c in where.instrument.constructs}
     found["prob_mode"] = config.filter.prob_mode
@@ -153,7 +169,7 @@ def _strips(folder: RunFolder, where: Domain, feedback: Feedback, config: Feedba
             name = f"pictures/segment-{i}.png"
             path = folder.path / name
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(to_png(arrange(frames, "filmstrip")[0]))
+            path.write_bytes(png(arrange(frames, "filmstrip")[0]))
             told = {q: round(float(np.nanmean(np.atleast_2d(x)[:, i])), 4) for q, x in feedback.parts.items()}
             made.append(
                 {

@@ -13,6 +13,7 @@ from rich.console import Console
 from fledge.core.errors import FledgeError
 from fledge.core.files import parse_json, read_text, to_json, write_text
 from fledge.core.records import Result, write_results
+from fledge.data.pictures import png
 from fledge.data.segments import SegmentTable, segment
 from fledge.data.trajectories import Trajectories
 from fledge.feedback.diagnose import correlation, pairwise, reliability
@@ -20,7 +21,7 @@ from fledge.feedback.domain import Domain, domain
 from fledge.feedback.evaluate import Rollouts, difference, interval, rollouts
 from fledge.feedback.items import Presentation, items_of
 from fledge.feedback.labels import combine, keep, probabilities, select
-from fledge.feedback.raster import arrange, to_png
+from fledge.feedback.raster import arrange
 from fledge.feedback.sfbc import examples_of
 from fledge.feedback.simulated import SimulatedReader, worded
 from fledge.learn.actors import ActionScale
@@ -139,7 +140,7 @@ def _labelled(
     sheet = arrange(frames, version.layout)
     picture = job.folder.path / "pictures" / f"{name}.png"
     picture.parent.mkdir(exist_ok=True)
-    picture.write_bytes(to_png(sheet[0] if len(sheet) == 1 else arrange(frames, "filmstrip")[0]))
+    picture.write_bytes(png(sheet[0] if len(sheet) == 1 else arrange(frames, "filmstrip")[0]))
     facts = {
         "wording": instrument.constructs[0].question,
         "questions": [c.name for c in instrument.constructs],

@@ -24,6 +24,43 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class AnnotatorSettings:
+    """Who says what is good."""
+
+    kind: Literal["oracle", "answers", "endpoint"] = "oracle"
+    answers: str = ""
+    """A table of answers (.jsonl, .csv, .parquet): of a run, of `fledge feedback label`, of the annotation page."""
+    base_url: str = ""
+    """Of an OpenAI-compatible endpoint."""
+    model: str = ""
+    api_key_env: str = ""
+    """Name of the environment variable with the key; empty for an endpoint that wants none."""
+    mode: str = "auto"
+    """How a probability is found (`fledge.data.replies`)."""
+    protocol: Literal["screens", "bare"] = "screens"
+    """`bare`: the question is the system message, the pictures are the user's (Beck 2025)."""
+    memory: Literal["none", "item", "session"] = "none"
+    temperature: float = 0.0
+    replicates: int = 1
+    """How often everything about segments is asked: for reliability."""
+    layout: Literal["separate", "filmstrip", "grid"] = "separate"
+    resolution: int = 256
+    """Pixels along each side of a frame; the paper has 500."""
+    cache: str = ""
+    """File of replies; empty: labels.sqlite in the run folder."""
+    cache_mode: Literal["online", "cache_only", "record"] = "online"
+    max_requests: int = 0
+    """Hard limit over all runs with this cache; 0: none."""
+    max_tokens: int = 0
+    max_dollars: float = 0.0
+    workers: int = 8
+    """Requests on their way at a time."""
+    requests_per_minute: float = 0.0
+    """0: no limit."""
+    tokens_per_minute: float = 0.0
+
+
+@dataclass(frozen=True)
 class FilterSettings:
     """From probabilities to a selection."""
 
@@ -50,9 +87,9 @@ class FeedbackSettings:
     """Train policies on labelled behaviour, by one way of using the labels or several, and measure them."""
 
     data: DataSettings = field(default_factory=DataSettings)
+    annotator: AnnotatorSettings = field(default_factory=AnnotatorSettings)
     oracle: OracleSettings = field(default_factory=OracleSettings)
-    answers: str = ""
-    """A file of answers about segments (JSON lines, `fledge.run.answers`) in place of the oracle's; empty for none."""
+    """How the oracle answers, where it is the annotator."""
     filter: FilterSettings = field(default_factory=FilterSettings)
     arms: tuple[str, ...] = ("SF-BC",)
     """Rows of `fledge.feedback.arms.ARMS`."""

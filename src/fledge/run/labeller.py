@@ -70,6 +70,7 @@ class OpenAICompatAnnotator(Annotator):
         progress: Callable[[Progress], None] | None = None,
         name: str = "",
         source: Literal["llm", "vlm"] = "vlm",
+        job: str = "",
     ):
         """
         Args:
@@ -88,6 +89,8 @@ class OpenAICompatAnnotator(Annotator):
             progress: is told after each reply.
             name: of the annotator; by default the model's.
             source: what its annotations are marked with.
+            job: what the budget belongs to. By default the endpoint, the model, how it is asked, the instrument and
+                its condition; give a name where one budget covers several of these.
         """
         if cache_mode not in CACHE_MODES:
             raise unknown("cache mode", cache_mode, CACHE_MODES)
@@ -96,7 +99,7 @@ class OpenAICompatAnnotator(Annotator):
         self.cache = cache if isinstance(cache, ReplyCache) else ReplyCache(cache)
         self.cache_mode, self.ask_again, self.skip_missing = cache_mode, ask_again, skip_missing
         self.price = price_of(model, read_prices() if prices is None else prices)
-        self.progress, self.name, self.source = progress, name or model, source
+        self.progress, self.name, self.source, self.job = progress, name or model, source, job
 
     def annotate(
         self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicate: int = 0
@@ -145,15 +148,18 @@ class OpenAICompatAnnotator(Annotator):
         )
 
     def estimate(
-        self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicates: int = 1
+        self, items: Sequence[Item], instrument: Instrument, *, condition: str = "", replicates: int = 1, first: int = 0
     ) -> Estimate:
-        """What labelling would need now; sends nothing. A probe that is still to be made counts."""
+        """What labelling with replicates `first`, `first` + 1, … would need now; sends nothing.
+
+        A probe that is still to be made counts.
+        """
         total = Estimate()
         able = self.known_capabilities()
         if able is None and self.asking.mode == "auto":
             for _ in range(PROBES):
                 total = total.plus(0, 40, 10, self.price)
-        for replicate in range(replicates):
+        for replicate in range(first, first + replicates):
             questioner = self._questioner(instrument, condition, replicate)
             chats, _ = questioner.chats(items, able or Capabilities())
             seen: set[str] = set()
@@ -199,6 +205,7 @@ class OpenAICompatAnnotator(Annotator):
             self.ask_again,
             self.skip_missing,
             self.progress,
+            self.job,
         )
 
     def _about(self) -> dict[str, str]:

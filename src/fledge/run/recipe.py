@@ -61,6 +61,11 @@ KINDS: dict[str, Kind] = {
         "fledge.run.feedback:PROGRAM",
         "policies from logged behaviour and what annotators said of it",
     ),
+    "feedback-own": Kind(
+        "fledge.run.feedback_own:OwnSettings",
+        "fledge.run.feedback_own:PROGRAM",
+        "a policy from one's own logged behaviour and what was answered about it",
+    ),
     "feedback-instruments": Kind(
         "fledge.run.feedback_settings:InstrumentSettings",
         "fledge.run.feedback_instruments:PROGRAM",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +18,11 @@ from fledge.annotation.aggregate import RULES, Rule
 from fledge.annotation.analysis import curve_fits, describe, field_tables, label_tables, model_tables
 from fledge.annotation.backends import EmbeddingLogistic, TfidfLogistic
 from fledge.annotation.bert import FineTuning, HuggingFaceClassifier
+from fledge.annotation.collected import Collected, as_tables, is_export, read_collected
 from fledge.annotation.curves import as_curves, learning_curves
 from fledge.annotation.frame import EXTRA, Study, pandas
 from fledge.annotation.load import load_study
+from fledge.annotation.matrix import suited
 from fledge.annotation.simulate import FIVE_CONDITIONS, Asked, Planted, Simulation, faults, simulate
 from fledge.core.errors import ConfigError, need
 from fledge.core.records import Curves, Result, write_curves, write_results
@@ -40,7 +42,10 @@ class DataSettings:
     """Where answers come from."""
 
     path: str = ""
-    """A folder with the public tweets, or a long table; empty for a simulated study with nonsense texts."""
+    """A folder with the public tweets, an export of the annotation page, or a long table; empty for a simulated study
+    with nonsense texts."""
+    also: tuple[str, ...] = ()
+    """Beside an export: folders or tables with further answers to the same study, such as a model's."""
     test_frac: float = 0.25
     """Share of items to test on, where the table has no column `split`."""
     seed: int = 0
@@ -192,18 +197,27 @@ class SensitivityProgram:
         config: SensitivitySettings = job.config
         pandas()  # before anything is written: the extra is needed
         clock = Clock(job.folder.record, begin_record(job, config.model.seeds))
-        study = study_of(config)
+        collected = collected_of(config)
+        study = collected.study if collected else study_of(config)
         tables = _about(job, config, study) | field_tables(study)
+        if collected:
+            tables |= as_tables(collected)
+            tables["deviations"] = [*tables["deviations"], *collected.remarks]
         job.tell(f"{study.name}: {tables['about']['answers']} answers; labels, effects and agreement")
         tables |= label_tables(
             study, rule=config.labels.rule, n_resamples=config.labels.n_resamples, mixed=config.labels.mixed
         )
         curves = Curves.empty()
+        known: list[Any] = []
         if study.texts:
-            trained, curves = _train(job, config, study)
-            tables |= trained
+            known, remarks = suited(study)
+            tables["deviations"] = [*tables["deviations"], *remarks]
         else:
             job.tell("items have no texts: no models are trained")
+        if known:
+            own = replace(study, frame=study.frame[study.frame["construct"].isin(known)])
+            trained, curves = _train(job, config, own)
+            tables |= trained
         results = results_of(job.recipe.name, tables, config.published if study.name == "tweets" else {})
         write_results(job.folder.results, results)
         write_curves(job.folder.curves, curves)
@@ -218,8 +232,18 @@ class SensitivityProgram:
 PROGRAM = SensitivityProgram()
 
 
+def collected_of(config: SensitivitySettings) -> Collected | None:
+    """The answers of an annotation page, where the path leads to an export."""
+    own = config.data
+    if own.path and (own.also or is_export(own.path)):
+        return read_collected(own.path, own.also, test_frac=own.test_frac, seed=own.seed)
+    return None
+
+
 def study_of(config: SensitivitySettings) -> Study:
     """The answers: one's own, or simulated."""
+    if collected := collected_of(config):
+        return collected.study
     if config.data.path:
         return load_study(config.data.path, test_frac=config.data.test_frac, seed=config.data.seed)
     return simulate(config.simulation.plan(), config.data.seed)

@@ -61,6 +61,8 @@ class Terms:
     ask_again: bool
     skip_missing: bool
     progress: Callable[[Progress], None] | None
+    job: str = ""
+    """What the budget belongs to; empty: what the questioner says."""
 
 
 class _Skipped(Exception):
@@ -72,7 +74,7 @@ class Work:
 
     def __init__(self, questioner: Questioner, terms: Terms):
         self.questioner, self.terms = questioner, terms
-        self.job = questioner.job()
+        self.job = terms.job or questioner.job()
         self.ledger = Ledger(terms.budget, questioner.price, terms.cache.spent(self.job))
         self.screens: list[tuple[Screen, str]] = []
         self.stopped = ""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fledge.annotation.aggregate import aggregate, dawid_skene, wide
+from fledge.annotation.aggregate import aggregate, wide
 from fledge.annotation.agreement import (
     agreement,
     cohen_kappa,
@@ -19,6 +19,7 @@ from fledge.annotation.agreement import (
     of_counts,
     percent_agreement,
 )
+from fledge.core.consensus import dawid_skene
 from fledge.core.errors import ConfigError, ShapeError
 
 _ = np.nan

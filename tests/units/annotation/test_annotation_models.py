@@ -216,7 +216,8 @@ def test_progress_counts_every_cell(study):
 
 
 def test_processes_give_the_same_scores(study):
-    alone, together = (cross_condition(study, "hate_speech", TfidfLogistic(), n_jobs=n).scores for n in (1, 2))
+    two = {"conditions": ["A", "B"]}
+    alone, together = (cross_condition(study, "hate_speech", TfidfLogistic(), n_jobs=n, **two).scores for n in (1, 2))
     assert np.array_equal(alone, together)
 
 

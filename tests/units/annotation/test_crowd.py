@@ -93,6 +93,16 @@ def test_the_export_over_the_web_is_the_one_from_the_folder(crowd, capsys):
 
 
 @pytest.mark.timeout(150)
+def test_the_export_of_the_page_is_analysed_even_where_everybody_says_the_same(crowd):
+    pytest.importorskip("statsmodels", reason="needs the extra 'annotation'")
+    quick = ["model.n_resamples=10", "labels.n_resamples=10", "labels.mixed=false", "workers=1", "curves.fractions=[]"]
+    out = crowd[2] / "analysis"
+    assert main(["annotate", "analyse", str(crowd[2] / "by-web"), "--out", str(out), *quick]) == 0
+    page = (out / "report.html").read_text()
+    assert "4 people were turned away" in page and page.count("<td>40</td>") >= 10
+
+
+@pytest.mark.timeout(150)
 def test_the_audit_on_the_command_line_says_that_cells_are_exact(crowd, capsys):
     assert main(["annotate", "audit", str(crowd[2] / "data")]) == 0
     assert "every cell exact: yes; over-filled: 0; turned away: 4" in capsys.readouterr().out

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from fledge.core.annotations import Annotation, Item
+from fledge.core.consensus import dawid_skene
 from fledge.core.errors import ConfigError, DataError
 from fledge.core.instruments import Ask, Block, Condition, Construct, Instrument
 from fledge.data.annotators import EmbeddingAnnotator, NoisyAnnotator, PeopleAnnotator, goal_baseline_score, logistic
-from fledge.data.ensembles import EnsembleAnnotator, dawid_skene
+from fledge.data.ensembles import EnsembleAnnotator
 
 UP = Instrument("up", (Construct("up", "?"),), (Condition("A", (Block((Ask(("up",)),)),)),))
 ITEMS = [Item(str(i)) for i in range(400)]
@@ -54,6 +55,25 @@ def test_heat_makes_answers_less_certain():
     assert answer.probability["1"] == pytest.approx(0.75)  # odds of 9 become 3
 
 
+def test_abstentions_are_refusals():
+    assert {a.missing for a in NoisyAnnotator(people(TRUTH), abstain=1.0).annotate(ITEMS, UP)} == {"refused"}
+
+
+def test_more_jitter_agrees_less():
+    def agreement(jitter):
+        return np.mean(
+            [a == b for a, b in zip(values(NoisyAnnotator(people(TRUTH), jitter=jitter)), TRUTH, strict=True)]
+        )
+
+    assert 1.0 == agreement(0.1) > agreement(6.0) > agreement(60.0) > 0.4
+
+
+def test_jitter_is_the_deviation_of_the_log_odds():
+    given = NoisyAnnotator(people(["1"] * 400, probability={"1": 0.5, "0": 0.5}), jitter=2.0).annotate(ITEMS, UP)
+    odds = [np.log(a.probability["1"] / a.probability["0"]) for a in given]
+    assert (np.mean(odds), np.std(odds)) == pytest.approx((0.0, 2.0), abs=0.25)
+
+
 def test_what_is_missing_stays_missing():
     (answer,) = NoisyAnnotator(people([None]), flip=1.0).annotate(ITEMS[:1], UP)
     assert answer.missing == "dont_know"
@@ -65,16 +85,17 @@ def test_an_item_that_nobody_was_asked_about_is_not_asked():
 
 
 def test_people_are_read_from_a_table(tmp_path):
-    (tmp_path / "t.csv").write_text(
-        "item,construct,value,annotator,missing,mood\n0,up,1,ann,,good\n0,up,,bob,refused,\n"
-    )
+    (tmp_path / "t.csv").write_text("item,construct,value,annotator,missing_code\n0,up,1,ann,\n0,up,,bob,refused\n")
     found = PeopleAnnotator.read(tmp_path / "t.csv").annotate(ITEMS[:1], UP)
     assert [(a.annotator, a.value, a.missing) for a in found] == [("ann", "1", ""), ("bob", None, "refused")]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("item,value\n0,1\n", "construct"), ("item,construct,value,missing\n0,up,,lost\n", "line 2.*missing code")],
+    [
+        ("item,value,annotator\n0,1,ann\n", "construct"),
+        ("item,construct,value,annotator,missing_code\n0,up,,ann,lost\n", "line 2.*missing code"),
+    ],
 )
 def test_a_broken_table_of_people_is_refused(text, message, tmp_path):
     (tmp_path / "t.csv").write_text(text)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fledge.core.annotations import Annotation
+from fledge.core.annotations import Annotation, Item
 from fledge.core.errors import ConfigError, DataError
 from fledge.data.segments import segment
 from fledge.data.trajectories import from_arrays
 from fledge.feedback import pendulum
 from fledge.feedback.diagnose import diagnose, pairwise, reliability
-from fledge.feedback.domain import domain
-from fledge.feedback.gather import OracleSettings, ask, gather
-from fledge.feedback.items import Presentation, items_of, random_pairs
+from fledge.feedback.domain import comparison, domain
+from fledge.feedback.gather import OracleAsker, OracleSettings, Questions, RecordedAsker, gather, preferences, wants
+from fledge.feedback.items import Presentation, items_of, pair_items, random_pairs
 from fledge.feedback.labels import combine, keep, p_yes, probabilities, select
-from fledge.feedback.oracle import NoisyAnnotator, OracleAnnotator, prefer
+from fledge.feedback.oracle import MeritAnnotator, OracleAnnotator
 
 
 def table_of(*n_segments, k=2):
@@ -144,26 +144,10 @@ def test_answers_of_some_items_are_those_among_all(asked):
 
 
 def test_noise_flips_its_share_of_answers(few):
-    clean = ask(domain("pendulum"), few, segment(few, 10), OracleSettings("hard"), 5)
-    noisy = ask(domain("pendulum"), few, segment(few, 10), OracleSettings("hard", flip=0.2), 5)
+    where, table = domain("pendulum"), segment(few, 10)
+    asked = Questions("segments", list(items_of(few, table)), where.instrument, table, 5)
+    clean, noisy = (OracleAsker(where, few, OracleSettings("hard", flip=flip))(asked) for flip in (0.0, 0.2))
     assert np.mean([a.value != b.value for a, b in zip(clean, noisy, strict=True)]) == pytest.approx(0.2, abs=0.04)
-
-
-def test_refusals_are_missing_answers(asked):
-    oracle, items, instrument = asked
-    given = NoisyAnnotator(oracle, abstain=1.0).annotate(items, instrument)
-    assert {a.missing for a in given} == {"refused"}
-
-
-def test_more_temperature_agrees_less(asked):
-    oracle, items, instrument = asked
-    right = [a.value for a in oracle.annotate(items, instrument)]
-
-    def agreement(temperature):
-        given = NoisyAnnotator(oracle, temperature=temperature).annotate(items, instrument)
-        return np.mean([a.value == r for a, r in zip(given, right, strict=True)])
-
-    assert 1.0 == agreement(0.01) > agreement(1.0) > agreement(5.0)
 
 
 def test_pictures_are_laid_out_as_the_presentation_says(few):
@@ -184,9 +168,53 @@ def test_the_two_segments_of_a_pair_stand_at_different_places(few):
     assert (table.index[pairs[:, 0]] != table.index[pairs[:, 1]]).all()
 
 
-def test_the_higher_clip_is_preferred():
-    merit = np.array([[1.0, 0.0], [0.2, 0.2], [0.5, 0.5]])
-    assert prefer(merit, np.array([[0, 1], [1, 0], [0, 2]])).tolist() == [1.0, 0.0, 0.5]
+def test_the_higher_clip_is_preferred_and_equals_are_not(few):
+    table = segment(few, 300)
+    higher = few.observations[table.frames(5)][..., 0].mean(-1)
+    pairs = np.array([[0, 1], [1, 0], [2, 2]])
+    items = pair_items(list(items_of(few, table)), pairs)
+    oracle = MeritAnnotator(few, table, domain("pendulum").merit)
+    said = preferences(oracle.annotate(items, comparison(domain("pendulum"))), items)
+    first = float(higher[0] > higher[1])
+    assert said.tolist() == [first, 1 - first, 0.5]
+
+
+def test_a_preference_is_the_share_of_the_first_among_both():
+    pair = pair_items([Item("a"), Item("b")], np.array([[0, 1]]))
+    given = [
+        Annotation("a|b", "better", "m", "first", probability={"first": 0.6, "second": 0.2}),
+        Annotation("a|b", "better", "n", missing="refused"),
+        Annotation("a|b", "better", "o", "second"),
+    ]
+    assert preferences(given, pair).tolist() == pytest.approx([(0.75 + 0.0) / 2])
+
+
+def test_answers_that_were_recorded_give_the_same_feedback(few):
+    where = domain("pendulum")
+    first, answers = gather(where, few, OracleAsker(where, few, OracleSettings(flip=0.1, replicates=2)))
+    again, _ = gather(where, few, RecordedAsker(answers))
+    assert np.array_equal(first.preference, again.preference)
+    assert all(np.array_equal(x, again.parts[name]) for name, x in first.parts.items())
+    assert all(np.array_equal(x, again.whole_parts[name]) for name, x in first.whole_parts.items())
+
+
+def test_answers_about_segments_alone_are_not_taken_for_answers_about_pairs(few):
+    where = domain("pendulum")
+    _, answers = gather(where, few, OracleAsker(where, few, OracleSettings()), about=("segments",))
+    with pytest.raises(DataError, match="no answer about pairs such as"):
+        gather(where, few, RecordedAsker(answers), about=("segments", "pairs"))
+
+
+@pytest.mark.parametrize(
+    ("arm", "also"), [("SF-BC", set()), ("S-DPO", {"pairs"}), ("VLM BC (Full-Trajectory)", {"episodes"})]
+)
+def test_an_arm_asks_only_about_what_it_needs(arm, also):
+    assert wants([arm]) == {"segments"} | also
+
+
+def test_a_confidence_in_a_no_is_a_small_probability_of_yes():
+    answer = Annotation("a", "q", "ann", "0", probability={"0": 0.8}, mode="verbal")
+    assert p_yes(answer) == pytest.approx(0.2)
 
 
 def test_kappa_of_a_hand_made_table():
@@ -200,5 +228,5 @@ def test_one_replicate_says_nothing_of_reliability():
 
 
 def test_labels_go_with_the_reward_they_never_saw(few):
-    found = diagnose(gather(domain("pendulum"), few, OracleSettings())[0])
+    found = diagnose(gather(domain("pendulum"), few, OracleAsker(domain("pendulum"), few, OracleSettings()))[0])
     assert found["correlation"]["spearman"] > 0.4

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 import fledge
-from fledge.core.annotations import Annotation
-from fledge.core.errors import ConfigError, DataError
+from fledge.core.errors import ConfigError
 from fledge.core.records import read_curves, read_results
+from fledge.data.annotations import read_answers
+from fledge.data.pictures import pixels
 from fledge.feedback.arms import ArmSettings
 from fledge.feedback.evaluate import Rollouts
-from fledge.run.answers import read_answers, write_answers
 from fledge.run.api import report
 from fledge.run.feedback_judge import as_published, judge
 from fledge.run.feedback_settings import FeedbackSettings
+from fledge.run.local_endpoint import LocalEndpoint, pictures
 
 TINY = {"learner.n_steps": 4, "learner.hidden": [8, 8]}
 
@@ -56,29 +57,74 @@ def test_a_run_that_was_stopped_trains_only_what_is_missing(finished, tmp_path):
 
 def test_recorded_answers_replace_the_oracle(finished, tmp_path):
     out = tmp_path / "replayed"
-    answers = str(finished.dir / "answers.jsonl")
-    again = fledge.run("sfbc-pendulum", scale="smoke", out=out, quiet=True, answers=answers, **TINY)
+    replay = {"annotator.kind": "answers", "annotator.answers": str(finished.dir / "answers.jsonl")}
+    again = fledge.run("sfbc-pendulum", scale="smoke", out=out, quiet=True, **replay, **TINY)
     assert [row.value for row in again.results] == [row.value for row in finished.results]
+
+
+def looks_up(request):
+    """A model that sees whether the red stick stands up in the last picture, and says yes to nothing else."""
+    frame = pixels(pictures(request)[-1]).astype(int)
+    red = (frame[..., 0] - frame[..., 1]) > 60
+    up = red[: len(red) // 2].sum() > red[len(red) // 2 :].sum()
+    asks = "black dot" in str(request["messages"][-1])
+    return {"Y": 0.9, "N": 0.1} if up and asks else {"N": 0.95, "Y": 0.05}
+
+
+MODEL = {
+    "annotator.kind": "endpoint",
+    "annotator.model": "gpt-4o",
+    "annotator.mode": "normalised",
+    "annotator.resolution": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """A run whose labels come from a model, and the requests that reached it; the first run ends with the budget."""
+    folder = tmp_path_factory.mktemp("endpoint")
+    own = {**MODEL, "annotator.cache": str(folder / "labels.sqlite")}
+    with LocalEndpoint(looks_up) as server:
+        own["annotator.base_url"] = server.url
+        spent = fledge.run(
+            "sfbc-pendulum",
+            scale="smoke",
+            out=folder / "poor",
+            quiet=True,
+            **own,
+            **TINY,
+            **{"annotator.max_requests": 40},
+        )
+        before = len(server.arrived)
+        done = fledge.run("sfbc-pendulum", scale="smoke", out=folder / "run", quiet=True, **own, **TINY)
+        return done, spent, before, [request["key"] for request in server.arrived]
+
+
+def test_a_model_behind_an_endpoint_takes_the_oracles_place(judged):
+    done = judged[0]
+    answers = read_answers(done.dir / "answers.jsonl")
+    assert {(a.annotator, a.source) for a in answers} == {("gpt-4o", "vlm")} and len(answers) == 12 * 6 * 2
+
+
+def test_a_models_labels_are_of_what_it_saw(judged):
+    found = json.loads((judged[0].dir / "diagnosis.json").read_text())
+    assert found["correlation"]["spearman"] > 0.3
+
+
+def test_the_budget_of_a_run_holds_to_the_request_and_the_next_run_pays_only_the_rest(judged):
+    _, spent, before, arrived = judged
+    assert before == 40 < len(arrived) == len(set(arrived))
+    assert json.loads((spent.dir / "cost.json").read_text())["stopped"] == "The budget of 40 requests is spent."
+
+
+def test_the_page_says_what_the_labels_cost(judged):
+    page = (judged[0].dir / "report.html").read_text()
+    assert f"requests {len(judged[3])}" in page and "prompt tokens" in page and "money $0." in page
 
 
 def test_fledge_report_writes_the_same_page_again(finished):
     before = (finished.dir / "report.html").read_text()
     assert report([finished.dir]).read_text() == before
-
-
-def test_answers_are_read_as_they_were_written(tmp_path):
-    given = [
-        Annotation("0:0+2", "q", "me", "1", probability={"0": 0.25, "1": 0.75}),
-        Annotation("a", "q", "me", None, "refused"),
-    ]
-    assert read_answers(write_answers(tmp_path / "a.jsonl", given)) == given
-
-
-def test_a_line_that_is_no_answer_is_named(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"item": "a", "construct": "q", "annotator": "me", "valeu": "1"}\n')
-    with pytest.raises(DataError, match=r"line 1.*'value'"):
-        read_answers(path)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +135,9 @@ def test_a_line_that_is_no_answer_is_named(tmp_path):
         ({"data.k": 7}, "divides an episode of 600 steps"),
         ({"claims": ["SF-BC > Nothing"]}, "Nothing"),
         ({"training_seeds": [1, 1]}, "twice"),
+        ({"annotator.kind": "answers", "annotator.answers": "nowhere.jsonl"}, "no file nowhere.jsonl"),
+        ({"annotator.kind": "endpoint", "annotator.model": "m"}, "annotator.base_url: name it"),
+        ({"annotator.kind": "endpoint", "annotator.mode": "normalized"}, "normalised"),
     ],
 )
 def test_a_wrong_setting_is_named(changes, said, tmp_path):

@@ -8,20 +8,11 @@ import numpy as np
 import pytest
 
 from fledge.cli.main import main
-from fledge.core.annotations import Annotation, Item
 from fledge.core.errors import FledgeError
+from fledge.data.annotations import read_answers
 from fledge.data.pictures import png
-from fledge.run.label_files import read_annotations, read_instrument, read_items, write_annotations
+from fledge.run.label_files import read_items
 from fledge.run.local_endpoint import LocalEndpoint, Misbehaviour
-
-KERN = """
-name: five
-constructs: {HS: "Hate speech?", OL: "Offensive?"}
-conditions:
-  A: {per_item: [{multi: [HS, OL]}]}
-  B: {per_item: [HS, OL]}
-  D: {blocked: [HS, OL]}
-"""
 
 
 def test_items_are_read_with_their_pictures_in_order(tmp_path):
@@ -60,41 +51,6 @@ def test_a_broken_table_of_items_is_refused(line, message, tmp_path):
         read_items(tmp_path / "items.jsonl")
 
 
-def test_an_instrument_of_yaml_and_of_toml_are_the_same(tmp_path):
-    pytest.importorskip("yaml", reason="PyYAML is not installed")
-    (tmp_path / "i.yaml").write_text(KERN)
-    (tmp_path / "i.toml").write_text(
-        'name = "five"\nconstructs = {HS = "Hate speech?", OL = "Offensive?"}\n'
-        'conditions.A.per_item = [{multi = ["HS", "OL"]}]\nconditions.B.per_item = ["HS", "OL"]\n'
-        'conditions.D.blocked = ["HS", "OL"]\n'
-    )
-    assert read_instrument(tmp_path / "i.yaml") == read_instrument(tmp_path / "i.toml")
-
-
-def test_an_instrument_of_one_question_needs_no_condition(tmp_path):
-    (tmp_path / "i.toml").write_text('constructs.up = {question = "Up?", options = {u = "Up", d = "Down"}}')
-    instrument = read_instrument(tmp_path / "i.toml")
-    assert [s.constructs[0].options[1].label for s in instrument.compile("A", [Item("1")])] == ["Down"]
-
-
-@pytest.mark.parametrize(
-    "text", ["= no", "constructs = 3", "construct.up = 'Up?'", "constructs.up = {options = 'yesno'}"]
-)
-def test_a_broken_instrument_is_refused(text, tmp_path):
-    (tmp_path / "i.toml").write_text(text)
-    with pytest.raises(FledgeError):
-        read_instrument(tmp_path / "i.toml")
-
-
-def test_annotations_survive_being_written(tmp_path):
-    rows = [
-        Annotation("a", "up", "m", "1", probability={"1": 0.9, "0": 0.1}, raw="two\nlines\u2028three\x85four"),
-        Annotation("b", "up", "m", missing="refused"),
-    ]
-    write_annotations(tmp_path / "a.jsonl", rows)
-    assert read_annotations(tmp_path / "a.jsonl") == rows
-
-
 # --- the command ---
 
 
@@ -127,20 +83,20 @@ def test_labels_are_written_and_asked_for_once(job):
     with LocalEndpoint() as server:
         assert label(server) == label(server) == 0
         assert len(server.arrived) == 4
-    assert [a.value for a in read_annotations(job / "items.labels.jsonl")] == ["1"] * 4
+    assert [a.value for a in read_answers(job / "items.labels.jsonl")] == ["1"] * 4
 
 
 def test_what_there_is_is_written_where_the_budget_ends(job, capsys):
     with LocalEndpoint() as server:
         assert label(server, "--max-requests", "3") == 3
-    assert len(read_annotations(job / "items.labels.jsonl")) == 3
+    assert len(read_answers(job / "items.labels.jsonl")) == 3
     assert "1 items not asked: The budget of 3 requests is spent." in capsys.readouterr().out
 
 
 def test_failures_are_told_and_are_no_labels(job, capsys):
     with LocalEndpoint(misbehaviour=Misbehaviour(error_every=1)) as server:
         assert label(server, "--max-tries", "1") == 3
-    assert read_annotations(job / "items.labels.jsonl") == []
+    assert read_answers(job / "items.labels.jsonl") == []
     assert "4 without a reply, for example: status 500" in capsys.readouterr().out
 
 
@@ -151,7 +107,7 @@ def test_a_pack_goes_out_and_comes_in(job):
         assert main(["feedback", "unpack", "pack.jsonl", "other.sqlite"]) == 0
         assert label(server, "--cache", "other.sqlite", "--cache-mode", "cache_only", "--out", "again.jsonl") == 0
         assert len(server.arrived) == 4
-    assert read_annotations(job / "again.jsonl") == read_annotations(job / "items.labels.jsonl")
+    assert read_answers(job / "again.jsonl") == read_answers(job / "items.labels.jsonl")
 
 
 def test_a_wrong_mode_is_refused_with_the_nearest(job, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,18 @@ def parse_yaml(text: str, source: str) -> Any:
         ) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: this is not YAML that can be read ({error}).") from None
+
+
+def parse_toml(text: str, source: str) -> Any:
+    """The value of TOML text.
+
+    Raises:
+        ConfigError: it is not TOML; names the line.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not TOML: {error}. Mend that line.") from None
 
 
 _MERGE = "tag:yaml.org,2002:merge"

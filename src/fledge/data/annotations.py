@@ -186,6 +186,20 @@ def write_table(path: Path | str, table: AnnotationTable) -> Path:
     raise DataError(f"{path} ends in '{path.suffix}'. Tables are .csv, .parquet or .jsonl.")
 
 
+def write_answers(path: Path | str, answers: Iterable[Annotation]) -> Path:
+    """Write answers alone, as `write_table` does: what is recorded once can be shared and replayed."""
+    return write_table(path, AnnotationTable(tuple(answers)))
+
+
+def read_answers(path: Path | str) -> list[Annotation]:
+    """The last revision of each answer of a table: of `write_answers`, or of an export of the annotation page.
+
+    Raises:
+        DataError: as `read_table`.
+    """
+    return list(read_table(path).last().rows)
+
+
 def read_table(path: Path | str) -> AnnotationTable:
     """Read what `write_table` wrote. A CSV or JSONL file may leave out columns after `construct`, except `value`.
 

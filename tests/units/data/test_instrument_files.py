@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fledge.annotation.instrument_files import parse_instrument, read_instrument, shipped
 from fledge.core.annotations import Item
-from fledge.core.errors import ConfigError
+from fledge.core.errors import ConfigError, FledgeError
 from fledge.core.instruments import as_stored
+from fledge.data.instrument_files import parse_instrument, read_instrument, shipped
 
 pytest.importorskip("yaml", reason="needs the extra 'annotate'")
 TWO = [Item("1", "one"), Item("2", "two")]
@@ -92,7 +92,7 @@ instruction: Read.
         ("constructs: {a: q}\nconstructs: {b: q}", "line 2: the key 'constructs' comes twice"),
         ("- 1", "a mapping of names to values was wanted, not a list"),
         ("!!python/object/apply:os.system ['true']", "this is not YAML"),
-        ("", "has 3 faults"),
+        ("", "has 2 faults"),
     ],
 )
 def test_what_is_no_instrument_is_refused(text, said):
@@ -139,3 +139,38 @@ def test_a_fixed_seed_shuffles_alike_for_everybody():
 def test_a_choice_between_swapped_sides_is_stored_for_the_pair_as_it_is():
     assert as_stored(Item("p", meta={"swapped": True}), "first") == "second"
     assert as_stored(Item("p"), "first") == "first"
+
+
+KERN = """
+name: five
+constructs: {HS: "Hate speech?", OL: "Offensive?"}
+conditions:
+  A: {per_item: [{multi: [HS, OL]}]}
+  B: {per_item: [HS, OL]}
+  D: {blocked: [HS, OL]}
+"""
+
+
+def test_an_instrument_of_yaml_and_of_toml_are_the_same(tmp_path):
+    (tmp_path / "i.yaml").write_text(KERN)
+    (tmp_path / "i.toml").write_text(
+        'name = "five"\nconstructs = {HS = "Hate speech?", OL = "Offensive?"}\n'
+        'conditions.A.per_item = [{multi = ["HS", "OL"]}]\nconditions.B.per_item = ["HS", "OL"]\n'
+        'conditions.D.blocked = ["HS", "OL"]\n'
+    )
+    assert read_instrument(tmp_path / "i.yaml") == read_instrument(tmp_path / "i.toml")
+
+
+def test_an_instrument_of_one_question_needs_no_condition(tmp_path):
+    (tmp_path / "i.toml").write_text('constructs.up = {question = "Up?", options = {u = "Up", d = "Down"}}')
+    instrument = read_instrument(tmp_path / "i.toml")
+    assert [s.constructs[0].options[1].label for s in instrument.compile("A", [Item("1")])] == ["Down"]
+
+
+@pytest.mark.parametrize(
+    "text", ["= no", "constructs = 3", "construct.up = 'Up?'", "constructs.up = {options = 'yesno'}"]
+)
+def test_a_broken_instrument_is_refused(text, tmp_path):
+    (tmp_path / "i.toml").write_text(text)
+    with pytest.raises(FledgeError):
+        read_instrument(tmp_path / "i.toml")

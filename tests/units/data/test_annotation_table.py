@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fledge.annotation.formats import FORMATS, read_as, write_as
-from fledge.annotation.table import COLUMNS, AnnotationTable, read_table, write_table
 from fledge.core.annotations import MISSING, SOURCES, Annotation
 from fledge.core.errors import ConfigError, DataError
+from fledge.data.annotations import COLUMNS, AnnotationTable, read_answers, read_table, write_answers, write_table
 
 pytest.importorskip("pyarrow", reason="needs the extra 'annotate'")
 pytest.importorskip("pandas", reason="needs the extra 'annotate'")
@@ -197,3 +197,16 @@ def test_an_answer_that_was_changed_in_the_other_tool_is_read_as_changed(tmp_pat
 def test_a_table_is_not_written_under_another_ending(tmp_path):
     with pytest.raises(DataError, match="csv"):
         write_table(tmp_path / "t.xls", HAND)
+
+
+def test_separators_of_lines_inside_an_answer_do_not_end_it(tmp_path):
+    given = [
+        Annotation("a", "up", "m", "1", raw="two\nlines\u2028three\x85four"),
+        Annotation("b", "up", "m", missing="refused"),
+    ]
+    assert read_answers(write_answers(tmp_path / "a.jsonl", given)) == given
+
+
+def test_the_last_revision_of_an_answer_counts(tmp_path):
+    given = [Annotation("a", "up", "m", "1"), Annotation("a", "up", "m", "0", revision=1)]
+    assert [answer.value for answer in read_answers(write_answers(tmp_path / "a.csv", given))] == ["0"]

@@ -1,4 +1,4 @@
-"""Instruments as YAML: constructs, and conditions written as short screen programs.
+"""Instruments as YAML or TOML: constructs, and conditions written as short screen programs.
 
 A condition is one of
 
@@ -11,6 +11,7 @@ A screen is the name of a construct, a list of names (one screen, a question eac
 `{multi: [names], question, none}` (one question, choose all that apply). Beside it a condition can have `dont_know`,
 `shuffle`, `batch` and `confidence`.
 `cross` multiplies factors: every combination of their levels is a condition named `level-level-…`.
+Without conditions there is one, `A`, which asks all constructs about each item in turn.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fledge.annotation.reader import Faults, Reader, parse_yaml
 from fledge.core.errors import ConfigError, nearest
 from fledge.core.files import read_text
 from fledge.core.instruments import PAIR, YES_NO, Ask, Block, Condition, Construct, Instrument, Option, likert
+from fledge.data.reader import Faults, Reader, parse_toml, parse_yaml
 
 SHIPPED = Path(__file__).parent / "instruments"
 SHUFFLED = ("items", "options", "pair_sides")
@@ -35,7 +36,7 @@ def shipped() -> dict[str, Path]:
 
 
 def read_instrument(name: str | Path) -> Instrument:
-    """The instrument of a YAML file, or one that comes with Fledge, by its name.
+    """The instrument of a YAML or TOML file, or one that comes with Fledge, by its name.
 
     Raises:
         ConfigError: lists everything that is wrong with it, unknown keys with the nearest one.
@@ -46,13 +47,14 @@ def read_instrument(name: str | Path) -> Instrument:
 
 
 def parse_instrument(text: str, source: str = "The instrument") -> Instrument:
-    """The instrument of YAML text.
+    """The instrument of YAML text, or of TOML where the source ends in `.toml`.
 
     Raises:
         ConfigError: lists everything that is wrong with it.
     """
     faults = Faults()
-    instrument = instrument_of(parse_yaml(text, source), faults)
+    mapping = parse_toml(text, source) if source.endswith(".toml") else parse_yaml(text, source)
+    instrument = instrument_of(mapping, faults)
     faults.refuse(source)
     if instrument is None:
         raise ConfigError(f"{source} has no instrument.")
@@ -67,14 +69,13 @@ def instrument_of(mapping: Any, faults: Faults, where: str = "") -> Instrument |
     constructs = [_construct(key, value, reader, faults) for key, value in _pairs(reader, "constructs")]
     known = [construct.name for construct in constructs]
     programs = _pairs(reader, "conditions") + _crossed(reader, faults)
+    programs = programs or ([("A", {"per_item": known})] if known else [])
     conditions = [_condition(key, value, reader, known, faults) for key, value in programs]
     instructions = reader.text("instructions", "")
     pages = {key: str(value) for key, value in _pairs(reader, "pages")}
     reader.close()
     if not known:
         faults.add(reader.at("constructs"), "there is at least one: 'constructs: {name: {question: …}}'.")
-    if not programs:
-        faults.add(reader.at("conditions"), "there is at least one: 'conditions: {A: {per_item: [name]}}'.")
     if len(faults.found) > before:
         return None
     try:
