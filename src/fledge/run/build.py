@@ -10,11 +10,12 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
+from fledge.agents.adapt import AdaptSettings
 from fledge.agents.build import PRESETS, memory_agent
 from fledge.agents.inference import inference_agent
 from fledge.agents.memories import MEMORIES
 from fledge.agents.references import make_reference
-from fledge.core.contracts import Env, ReplayAgent
+from fledge.core.contracts import Env, Learner, ReplayAgent
 from fledge.core.errors import FledgeError, unknown
 from fledge.core.types import SPLITS
 from fledge.envs import families
@@ -219,3 +220,46 @@ def _raised(where: str, call: Callable[[], Any]) -> list[str]:
 def one_seed(config: MetaRLSettings, seed: int) -> MetaRLSettings:
     """The settings that train only this seed."""
     return replace(config, train=replace(config.train, seeds=1, first_seed=seed))
+
+
+@dataclass(frozen=True)
+class TestLearner:
+    """What trains an agent at test time."""
+
+    __test__ = False  # not a test, whatever its name says to a collector
+
+    learner: Learner
+    default: bool = False
+    """Whether it is also what the agent does by default (gradient steps)."""
+    n_episodes: int | None = None
+    """Episodes of the trials that are measured, if not those of training."""
+
+
+def make_test_learner(
+    config: MetaRLSettings, trial: Trial, settings: AdaptSettings, n_updates: int, mode: str = "all"
+) -> TestLearner:
+    """The learner that goes on at test time: the loss of training, its schedules spread over the new budget.
+
+    Agents that were taught by being told the task are told nothing now: their encoder stays, their policy learns on.
+    """
+    n_minibatches = math.gcd(config.learner.n_minibatches, settings.n_envs)
+    ppo = replace(
+        config.learner,
+        n_envs=settings.n_envs,
+        n_minibatches=n_minibatches,
+        unroll_len=0,
+        split="train",
+        warmup_frac=settings.warmup_frac,
+        latent_gradients=False,
+    )
+    if config.supervision.kind == "reward":
+        return TestLearner(PPO(trial, memory_agent(config.agent, trial), ppo, n_updates))
+    plain = PPO(trial, inference_agent(config.agent, trial), ppo, n_updates)
+    if config.supervision.kind == "varibad":
+        return TestLearner(InferenceLearner(plain, replace(config.supervision, task_decoder=False)))
+    return TestLearner(plain)
+
+
+def without_memory(config: MetaRLSettings) -> dict[str, Any]:
+    """The changes (dotted) that make the multi-task control of a run: the same budget, a policy without memory."""
+    return {"agent.kind": "memoryless", "agent.fields": [], "supervision.kind": "reward"}
