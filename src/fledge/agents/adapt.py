@@ -24,6 +24,8 @@ from fledge.core.types import Task, Token
 from fledge.envs.trial import Trial
 from fledge.learn.evaluate import by_episode, evaluate
 from fledge.learn.inference import InferenceState
+from fledge.learn.maml import MAMLState
+from fledge.learn.policy_gradient import PolicyGradientState
 from fledge.learn.ppo import PPOState
 from fledge.learn.rollout import begin, rollout
 
@@ -104,6 +106,11 @@ def _(fresh: InferenceState, trained: InferenceState) -> InferenceState:
     decoders = replace(trained.decoders, task=None)
     going_on = (trained.agent.untold(), decoders, trained.rewards.stats)
     return eqx.tree_at(lambda s: (s.agent, s.decoders, s.rewards.stats), fresh, going_on)
+
+
+@carry_over.register
+def _(fresh: PolicyGradientState, trained: MAMLState) -> PolicyGradientState:
+    return eqx.tree_at(lambda s: (s.agent.policy, s.meta), fresh, (trained.meta.policy, trained.meta))
 
 
 def components(agent: Agent) -> dict[str, PyTree]:

@@ -80,6 +80,8 @@ METRICS: dict[str, Metric] = {
         "", "largest |ratio − 1| at the first minibatch; 0 unless replay differs from acting", True
     ),
     "ppo/explained_variance": Metric("share", "variance of the value targets that the value explains"),
+    "trpo/accepted": Metric("share", "trust-region steps that were taken"),
+    "trpo/tries": Metric("", "step sizes that the line search tried"),
     "grad/norm": Metric("", "global norm of the gradient before clipping"),
     "grad/value_by_latent": Metric("", "mean norm of the value's gradient by the latent"),
     "grad/value_by_state": Metric("", "mean norm of the value's gradient by the state that the policy reads"),

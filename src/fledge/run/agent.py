@@ -26,9 +26,9 @@ from fledge.run import build, checkpoint
 from fledge.run import recipe as recipes
 from fledge.run.curve import AdaptationCurve
 from fledge.run.folder import RunFolder
-from fledge.run.measure import measure, measure_references
+from fledge.run.measure import episodes_per_step, measure, measure_references
 from fledge.run.program import seeds_of, state_like
-from fledge.run.settings import EvaluationSettings, MetaRLSettings
+from fledge.run.settings import EvaluationSettings, TrainedSettings
 
 
 class AgentMemory(eqx.Module):
@@ -107,7 +107,7 @@ class LoadedAgent:
     """
 
     recipe: str
-    config: MetaRLSettings
+    config: TrainedSettings
     trial: Trial
     """What it was trained on."""
     agents: Agent
@@ -210,7 +210,7 @@ def load(path: Path | str, *, seed: int | None = None, tell: Callable[[str], Non
     folder.read_record()
     recipe = recipes.load(folder.config)
     config = recipe.config()
-    if not isinstance(config, MetaRLSettings):
+    if not isinstance(config, TrainedSettings):
         arms = ", ".join(sorted(p.name for p in folder.path.iterdir() if (p / "record.json").exists()))
         raise ConfigError(f"{path} is a run of kind '{recipe.header.kind}'. Load one of its arms: {arms}.")
     seeds = seeds_of(config.train)
@@ -274,5 +274,7 @@ def evaluate(
     where = {"recipe": agent.recipe, "split": settings.split}
     curves = measure(agent.agents, agent.seeds, trial, settings, greedy=modes, adapt=adapt, **where)
     if references:
-        curves = Curves.concat([curves, measure_references(trial, settings, agent.seeds, split=settings.split)])
+        by = episodes_per_step(agent.agents)
+        beside = measure_references(trial, settings, agent.seeds, split=settings.split, episodes_per_step=by)
+        curves = Curves.concat([curves, beside])
     return AdaptationCurve(agent.recipe, settings.split, curves)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Key
 from fledge.agents.adapt import AdaptSettings
 from fledge.agents.build import PRESETS, memory_agent
 from fledge.agents.inference import inference_agent
+from fledge.agents.maml import MAMLAgent, adaptive_policy
 from fledge.agents.memories import MEMORIES
 from fledge.agents.references import make_reference
 from fledge.core.contracts import Env, Learner, ReplayAgent
@@ -23,10 +24,13 @@ from fledge.envs.check import check_env
 from fledge.envs.trial import Trial
 from fledge.learn.devices import place
 from fledge.learn.inference import InferenceLearner
+from fledge.learn.inner import Meta
 from fledge.learn.loop import Loop
+from fledge.learn.maml import MAML
+from fledge.learn.policy_gradient import PolicyGradient
 from fledge.learn.ppo import PPO
 from fledge.nets.tokens import FIELDS
-from fledge.run.settings import EnvSettings, MetaRLSettings
+from fledge.run.settings import EnvSettings, MAMLRunSettings, MetaRLSettings, TrainedSettings
 
 LIMITS: dict[str, tuple[float, float]] = {
     "env.n_episodes": (1, math.inf),
@@ -96,18 +100,33 @@ def make_trial(settings: EnvSettings) -> Trial:
     return Trial(make_env(settings), settings.n_episodes)
 
 
-def plan_of(config: MetaRLSettings, trial: Trial) -> Plan:
+def plan_of(config: TrainedSettings, trial: Trial) -> Plan:
     """Updates and chunks; `train.env_steps` is rounded to whole chunks."""
-    steps_per_update = (config.learner.unroll_len or trial.horizon) * config.learner.n_envs
+    if isinstance(config, MAMLRunSettings):
+        steps_per_update = make_maml(config, trial).steps_per_update
+    else:
+        steps_per_update = (config.learner.unroll_len or trial.horizon) * config.learner.n_envs
     n_updates = max(1, round(config.train.env_steps / steps_per_update))
     chunk_len = max(1, n_updates // config.train.n_chunks)
     return Plan(n_updates // chunk_len, chunk_len, steps_per_update)
 
 
-def make_learner(config: MetaRLSettings, trial: Trial, split: str | None = None) -> PPO | InferenceLearner:
+def make_learner(config: TrainedSettings, trial: Trial, split: str | None = None) -> Learner:
     """The learner of these settings; `split` as in `PPO`."""
+    if isinstance(config, MAMLRunSettings):
+        return make_maml(config, trial)
     ppo = PPO(trial, make_agent(config, trial), config.learner, plan_of(config, trial).n_updates, split)
     return ppo if config.supervision.kind == "reward" else InferenceLearner(ppo, config.supervision)
+
+
+def make_maml(config: MAMLRunSettings, trial: Trial) -> MAML:
+    """The learner of the MAML family: it plays single episodes, and counts them itself."""
+    inner, horizon = config.learner.inner, trial.env.horizon
+
+    def wrap(meta: Meta) -> MAMLAgent:
+        return MAMLAgent(meta, inner, horizon)
+
+    return MAML(Trial(trial.env, 1), adaptive_policy(config.agent, trial), wrap, config.learner)
 
 
 def make_agent(config: MetaRLSettings, trial: Trial) -> Callable[[Key[Array, ""]], ReplayAgent]:
@@ -119,14 +138,17 @@ def make_agent(config: MetaRLSettings, trial: Trial) -> Callable[[Key[Array, ""]
     return inference_agent(config.agent, trial, **told)
 
 
-def make_loop(config: MetaRLSettings, trial: Trial) -> Loop:
+def make_loop(config: TrainedSettings, trial: Trial) -> Loop:
     """The training program, on the devices of this process."""
-    placement = place(config.train.seeds, config.learner.n_envs // config.learner.n_minibatches)
+    shared = 1  # only PPO shares out its minibatches
+    if isinstance(config, MetaRLSettings):
+        shared = config.learner.n_envs // config.learner.n_minibatches
+    placement = place(config.train.seeds, shared)
     learner = make_learner(config, trial, placement.split)
     return Loop(learner, plan_of(config, trial).chunk_len, placement)
 
 
-def faults_of(config: MetaRLSettings, *, exam: bool = True) -> list[str]:
+def faults_of(config: TrainedSettings, *, exam: bool = True) -> list[str]:
     """Everything that is wrong with settings whose types are right, as sentences.
 
     Args:
@@ -141,18 +163,43 @@ def faults_of(config: MetaRLSettings, *, exam: bool = True) -> list[str]:
         faults.append(f"env: {error}")
     if trial is not None and exam and ":" in config.env.family:
         faults += [f"env: {config.env.family}: {finding}" for finding in check_env(trial.env)]
-    faults += _agent_faults(config, trial if not faults else None)
-    faults += _learner_faults(config)
+    if isinstance(config, MAMLRunSettings):
+        faults += _maml_faults(config, trial if not faults else None)
+    else:
+        faults += _agent_faults(config, trial if not faults else None)
+        faults += _learner_faults(config)
     if trial is not None:
         faults += _evaluation_faults(config, trial)
     return faults
 
 
-def _limits(config: MetaRLSettings) -> list[str]:
+def _maml_faults(config: MAMLRunSettings, trial: Trial | None) -> list[str]:
+    size, n_episodes = config.learner.inner.batch_size, config.env.n_episodes
+    faults = []
+    if n_episodes % size or n_episodes < 2 * size:
+        faults.append(
+            f"env.n_episodes: a gradient step comes after every {size} episodes (learner.inner.batch_size), and trials "
+            f"have {n_episodes}. Make it a multiple, {2 * size} or more."
+        )
+    if config.learner.split not in SPLITS:
+        faults.append(f"learner.split: {unknown('split', config.learner.split, SPLITS)}")
+    if trial is not None and not faults:
+        faults += _raised("learner", lambda: jax.eval_shape(make_maml(config, trial).init, jax.random.key(0)))
+    if trial is not None and not faults and config.learner.inner.adapts == "context" and not config.agent.context_size:
+        faults.append(
+            "agent.context_size: learner.inner.adapts = 'context' moves a context, and its size is 0. CAVIA took 5 for "
+            "2D navigation."
+        )
+    return faults
+
+
+def _limits(config: TrainedSettings) -> list[str]:
     faults = []
     for key, (low, high) in LIMITS.items():
         table, _, name = key.partition(".")
-        value = getattr(getattr(config, table), name)
+        value = getattr(getattr(config, table), name, None)
+        if value is None:
+            continue  # a setting of another kind of recipe
         if not low <= value <= high:
             wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
             faults.append(f"{key} is {wanted}, not {value:g}.")
@@ -197,7 +244,7 @@ def _learner_faults(config: MetaRLSettings) -> list[str]:
     return faults
 
 
-def _evaluation_faults(config: MetaRLSettings, trial: Trial) -> list[str]:
+def _evaluation_faults(config: TrainedSettings, trial: Trial) -> list[str]:
     faults = []
     for name in config.evaluation.references:
         faults += _raised("evaluation.references", lambda: make_reference(name, trial))  # noqa: B023
@@ -217,7 +264,7 @@ def _raised(where: str, call: Callable[[], Any]) -> list[str]:
     return []
 
 
-def one_seed(config: MetaRLSettings, seed: int) -> MetaRLSettings:
+def one_seed(config: TrainedSettings, seed: int) -> TrainedSettings:
     """The settings that train only this seed."""
     return replace(config, train=replace(config.train, seeds=1, first_seed=seed))
 
@@ -236,12 +283,14 @@ class TestLearner:
 
 
 def make_test_learner(
-    config: MetaRLSettings, trial: Trial, settings: AdaptSettings, n_updates: int, mode: str = "all"
+    config: TrainedSettings, trial: Trial, settings: AdaptSettings, n_updates: int, mode: str = "all"
 ) -> TestLearner:
     """The learner that goes on at test time: the loss of training, its schedules spread over the new budget.
 
     Agents that were taught by being told the task are told nothing now: their encoder stays, their policy learns on.
     """
+    if isinstance(config, MAMLRunSettings):
+        return _test_maml(config, trial, settings, n_updates, mode)
     n_minibatches = math.gcd(config.learner.n_minibatches, settings.n_envs)
     ppo = replace(
         config.learner,
@@ -260,6 +309,25 @@ def make_test_learner(
     return TestLearner(plain)
 
 
-def without_memory(config: MetaRLSettings) -> dict[str, Any]:
-    """The changes (dotted) that make the multi-task control of a run: the same budget, a policy without memory."""
+def _test_maml(
+    config: MAMLRunSettings, trial: Trial, settings: AdaptSettings, n_updates: int, mode: str
+) -> TestLearner:
+    """By default inner steps for ever; otherwise those of training first, then Adam on every parameter."""
+    s = config.learner
+    make_policy = adaptive_policy(config.agent, trial)
+
+    def make_meta(key: Key[Array, ""]) -> Meta:
+        return Meta.init(make_policy(key), s.inner, learn_step_sizes=s.learn_step_sizes)
+
+    n_inner = None if mode == "default" else 0 if mode == "scratch" else s.inner.n_steps
+    n_warmup = round(settings.warmup_frac * n_updates)
+    learner = PolicyGradient(Trial(trial.env, 1), make_meta, s.inner, n_inner, n_warmup=n_warmup)
+    return TestLearner(learner, default=s.inner.n_steps > 0, n_episodes=1)
+
+
+def without_memory(config: TrainedSettings) -> dict[str, Any]:
+    """The changes (dotted) that make the multi-task control of a run: the same budget, a policy that does not adapt."""
+    if isinstance(config, MAMLRunSettings):
+        changes = {"learner.inner.n_steps": 0, "learner.inner.adapts": "all", "learner.learn_step_sizes": False}
+        return changes | {"learner.objective.sc_coef": 0.0}
     return {"agent.kind": "memoryless", "agent.fields": [], "supervision.kind": "reward"}

@@ -23,8 +23,8 @@ from fledge.learn.loop import Chunk, Loop
 from fledge.run import build, checkpoint
 from fledge.run.curve import AdaptationCurve
 from fledge.run.job import Clock, Job, begin_record
-from fledge.run.measure import measure, measure_references, walks
-from fledge.run.settings import MetaRLSettings, TrainSettings
+from fledge.run.measure import episodes_per_step, measure, measure_references, walks
+from fledge.run.settings import TrainedSettings, TrainSettings
 from fledge.run.track import ConsoleTracker, JSONLTracker, Point, Trackers, extra_trackers, forget_after
 
 SILENT = ("return/trial",)
@@ -45,13 +45,13 @@ class MetaRLRun:
 
 
 class MetaRLProgram:
-    """Trains an agent with a memory over a family of tasks."""
+    """Trains an agent that adapts inside a trial over a family of tasks."""
 
-    def faults(self, config: MetaRLSettings) -> list[str]:
+    def faults(self, config: TrainedSettings) -> list[str]:
         """Everything that is wrong with the settings."""
         return build.faults_of(config)
 
-    def seeded(self, config: MetaRLSettings, seeds: int) -> Mapping[str, Any]:
+    def seeded(self, config: TrainedSettings, seeds: int) -> Mapping[str, Any]:
         """The change that trains so many seeds."""
         return {"train": {"seeds": seeds}}
 
@@ -108,7 +108,7 @@ def _promising(job: Job) -> Iterator[None]:
 
 def _train(job: Job, trial: Trial, clock: Clock) -> PyTree:
     """The state after the last update, on one device."""
-    config: MetaRLSettings = job.config
+    config: TrainedSettings = job.config
     plan, seeds = build.plan_of(config, trial), seeds_of(config.train)
     loop = build.make_loop(config, trial)
     state, done = _start(job, loop, seeds)
@@ -189,11 +189,12 @@ def _refuse_nan(job: Job, chunk: Chunk, chunk_len: int, seeds: tuple[int, ...], 
 
 def _measure(job: Job, agents: Any, trial: Trial, clock: Clock) -> Curves:
     """Write curves.csv and paths.json; a run that was killed while measuring measures again."""
-    config: MetaRLSettings = job.config
+    config: TrainedSettings = job.config
     seeds, split = seeds_of(config.train), config.evaluation.split
     with job.console.status("measuring …") if job.console.is_terminal else _nothing():
         own = measure(agents, seeds, trial, config.evaluation, recipe=job.recipe.name, split=split)
-        beside = measure_references(trial, config.evaluation, seeds, split=split)
+        by = episodes_per_step(agents)
+        beside = measure_references(trial, config.evaluation, seeds, split=split, episodes_per_step=by)
         curves = Curves.concat([own, beside])
         write_curves(job.folder.curves, curves)
         walked = walks(agents, seeds, trial, config.evaluation, recipe=job.recipe.name, split=split)

@@ -35,6 +35,11 @@ KINDS: dict[str, Kind] = {
         "fledge.run.program:PROGRAM",
         "train an agent with a memory over a family of tasks",
     ),
+    "maml": Kind(
+        "fledge.run.settings:MAMLRunSettings",
+        "fledge.run.program:PROGRAM",
+        "meta-learn what gradient steps adapt (the MAML family)",
+    ),
     "study": Kind("fledge.run.settings:StudySettings", "fledge.run.study:PROGRAM", "several recipes side by side"),
     "memory-gradients": Kind(
         "fledge.run.memory_gradients:MemoryGradientsSettings",

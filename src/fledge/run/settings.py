@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fledge.agents.build import MemoryAgentSettings
+from fledge.agents.maml import MAMLAgentSettings
 from fledge.learn.inference import SupervisionSettings
+from fledge.learn.maml import MAMLSettings
 from fledge.learn.ppo import PPOSettings
 
 Scalar = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
@@ -67,6 +69,22 @@ class MetaRLSettings:
     supervision: SupervisionSettings = field(default_factory=SupervisionSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+
+@dataclass(frozen=True)
+class MAMLRunSettings:
+    """Meta-learn what gradient steps adapt, over a family of tasks. `env.n_episodes` is a multiple of the inner loop's
+    `batch_size`: after each batch of a trial comes a step, in evaluation too."""
+
+    env: EnvSettings = field(default_factory=lambda: EnvSettings("point-nav", 40))
+    agent: MAMLAgentSettings = field(default_factory=MAMLAgentSettings)
+    learner: MAMLSettings = field(default_factory=MAMLSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+
+TrainedSettings = MetaRLSettings | MAMLRunSettings
+"""What trains one agent and measures its adaptation: the arms of studies, and what can be loaded."""
 
 
 @dataclass(frozen=True)

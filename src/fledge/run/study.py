@@ -145,7 +145,8 @@ def side_by_side(study: str, curves: Mapping[str, AdaptationCurve]) -> Table:
     columns = {name: column(curve.returns) for name, curve in curves.items()}
     first = next(iter(curves.values()))
     columns |= {name: column(first.cube("return", name).scores, bounds=False) for name in first.references}
-    return by_episode(f"{study}: return of each episode on {first.split} tasks", columns)
+    what = "gradient step" if first.by_step else "episode"
+    return by_episode(f"{study}: return of each {what} on {first.split} tasks", columns, steps=first.by_step)
 
 
 def table_of(results: Sequence[Result]) -> Table:
