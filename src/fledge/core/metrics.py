@@ -33,6 +33,7 @@ METRICS: dict[str, Metric] = {
     "success_greedy": Metric("share", "episodes that reached the goal, the most likely action each step"),
     "regret": Metric("reward", "optimal return minus return of one episode, actions sampled", True),
     "regret_greedy": Metric("reward", "optimal return minus return, the most likely action each step", True),
+    "oracle_share": Metric("share", "return of a trial, 0 for random actions and 1 for the best that is told the task"),
     "spearman": Metric("correlation", "rank correlation of predicted and measured values"),
     "ndcg": Metric("share", "discounted gain of the predicted ranking, 1 = ideal"),
     "top_recall": Metric("share", "of the truly best items, those ranked at the top"),

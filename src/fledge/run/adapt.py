@@ -79,7 +79,22 @@ class Adapted:
             "x_unit": "env_step",
         }
         values = {"return/trial": self.trials, **self.log}
+        if self.oracle is not None:
+            values["oracle_share"] = self.shares
         return Curves.concat([Curves.of(**where, metric=name, value=x.reshape(-1)) for name, x in values.items()])
+
+    def take(self, rows: slice, split: str | None = None) -> Adapted:
+        """The same on some of the tasks."""
+        return replace(
+            self,
+            split=split or self.split,
+            tasks=self.tasks[rows],
+            trials=self.trials[:, rows],
+            log={name: x[:, rows] for name, x in self.log.items()},
+            oracle=None if self.oracle is None else self.oracle[rows],
+            floor=self.floor[rows],
+            agents=jax.tree.map(lambda leaf: leaf[:, rows], self.agents),
+        )
 
     def table(self) -> Table:
         """A table for `rich`: one row per point, interquartile means over seeds and tasks."""
@@ -132,17 +147,35 @@ def adapt(
         agent = load(agent)
     check_mode(mode, agent.agent)
     settings = replace(settings or AdaptSettings(), **({} if budget is None else {"budget": budget}))
-    key_tasks, key_run, key_old = jax.random.split(jax.random.key(seed), 3)
     if task is None:
-        listed = agent.trial.enumerate(split)
-        count = n_tasks if listed is None else min(n_tasks, jax.tree.leaves(listed)[0].shape[0])
-        tasks = task_batch(agent.trial, key_tasks, split, count)
+        tasks = tasks_of(agent.trial, split, n_tasks, seed)
     else:
         tasks, split = jax.tree.map(lambda x: jnp.asarray(x)[None], task), "ood"
-    names = _names(agent.trial, tasks)
-    label = agent.recipe
+    return adapt_to(agent, tasks, mode, split=split, settings=settings, seed=seed, tell=tell)
+
+
+def tasks_of(trial: Trial, split: str, n_tasks: int, seed: int = 0) -> Task:
+    """Some tasks of a split: listed where they can be (then at most all of them, once), otherwise drawn."""
+    listed = trial.enumerate(split)
+    count = n_tasks if listed is None else min(n_tasks, jax.tree.leaves(listed)[0].shape[0])
+    return task_batch(trial, jax.random.fold_in(jax.random.key(seed), 1), split, count)
+
+
+def adapt_to(
+    agent: LoadedAgent,
+    tasks: Task,
+    mode: str,
+    *,
+    split: str,
+    settings: AdaptSettings,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Adapted:
+    """The same on stacked tasks (leading axis `task`), which need not be of the agent's own family settings."""
+    names, label = names_of(agent.trial, tasks), agent.recipe
     if mode == MULTITASK:
         agent = multitask_of(agent, tell)
+    key_run, key_old = jax.random.split(jax.random.key(seed))
     found, agents, steps = _learn(agent, tasks, settings, mode, key_run, key_old)
     return _adapted(label, split, mode, agent, tasks, names, found, agents, steps)
 
@@ -159,7 +192,6 @@ def _learn(
     env, n_episodes, config = agent.trial.env, agent.trial.n_episodes, agent.config
     subset = check_mode(mode, agent.agent)
     old_tasks = jax.vmap(agent.trial.sample)(jax.random.split(key_old, settings.n_old_tasks))
-    trained = build.make_learner(config, agent.trial)
     probe = build.make_test_learner(config, agent.trial, settings, 1, mode)
     n_updates = 0 if subset == () and not probe.default else _updates(settings, probe.learner.steps_per_update)
 
@@ -187,7 +219,7 @@ def _learn(
 
     n_seeds, n_tasks = len(agent.seeds), jax.tree.leaves(tasks)[0].shape[0]
     keys = jnp.stack([jax.random.split(jax.random.fold_in(key_run, s), n_tasks) for s in agent.seeds])
-    if agent.state is None or trained is None:
+    if agent.state is None:
         raise ContractError("This agent carries no training state. Load it from its run folder: fledge.load(DIR).")
     many = jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0, 0)), in_axes=(0, None, 0), axis_size=n_seeds))
     found, agents = many(agent.state, tasks, keys)
@@ -247,7 +279,8 @@ def _adapted(
     )
 
 
-def _names(trial: Trial, tasks: Task) -> list[str]:
+def names_of(trial: Trial, tasks: Task) -> list[str]:
+    """A name for each of stacked tasks; equal ones are numbered."""
     names = [trial.describe(task) for task in unstack(tasks)]
     return [f"{name} #{i}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 

@@ -41,6 +41,11 @@ KINDS: dict[str, Kind] = {
         "meta-learn what gradient steps adapt (the MAML family)",
     ),
     "study": Kind("fledge.run.settings:StudySettings", "fledge.run.study:PROGRAM", "several recipes side by side"),
+    "consistency": Kind(
+        "fledge.run.consistency:ConsistencySettings",
+        "fledge.run.consistency:PROGRAM",
+        "agents that learn on, further and further from the tasks they were trained on",
+    ),
     "memory-gradients": Kind(
         "fledge.run.memory_gradients:MemoryGradientsSettings",
         "fledge.run.memory_gradients:PROGRAM",

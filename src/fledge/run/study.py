@@ -101,15 +101,15 @@ def _run_arm(job: Job, arm: Arm) -> MetaRLRun:
     settings: StudySettings = job.config
 
     def do(arm: Arm, folder: Path) -> Path:
-        return _run(job, arm, RunFolder(folder)).dir
+        return run_in(job, arm, RunFolder(folder)).dir
 
     if settings.learning_rates:
         candidates = job.folder.path / arm.case / SELECTION / arm.name
         arm = arm.with_rate(choose_rate(arm, settings, candidates, do))
-    return _run(job, arm, RunFolder(job.folder.path / arm.path))
+    return run_in(job, arm, RunFolder(job.folder.path / arm.path))
 
 
-def _run(job: Job, arm: Arm, folder: RunFolder) -> MetaRLRun:
+def run_in(job: Job, arm: Arm, folder: RunFolder) -> MetaRLRun:
     """Do the run of a folder, go on with it, or read what it found."""
     recipe = arm.recipe
     if folder.record.exists():
