@@ -69,7 +69,7 @@ class Measured(eqx.Module):
     old_tasks: Float[Array, " point"]
     """Mean return of an episode on tasks of training."""
     kl: Float[Array, " point"]
-    """KL(π ‖ π_meta) in nats, mean over the tokens of the agent's own trials; NaN for agents that cannot be replayed."""
+    """KL(π ‖ π_meta) in nats, mean over tokens of the agent's own trials; NaN where agents cannot be replayed."""
     distance: dict[str, Float[Array, " point"]]
     """Component → Euclidean distance of its parameters from the meta-trained ones; `parameters` is all of them."""
     losses: dict[str, Float[Array, " point"]]
@@ -217,7 +217,8 @@ def _replayed(agent: ReplayAgent, tokens: Token) -> Any:
 def distances(agent: Agent, meta: Agent) -> dict[str, Float[Array, ""]]:
     """Component → Euclidean distance of its parameters; `parameters` is that of all. Empty for unlike agents."""
     ours, theirs = components(agent), components(meta)
-    if jax.tree.structure(ours) != jax.tree.structure(theirs):
+    shapes: list[Any] = [jax.tree.structure(parts) for parts in (ours, theirs)]
+    if shapes[0] != shapes[1]:
         return {}
     squares = {name: _square(part, theirs[name]) for name, part in ours.items()}
     return {name: jnp.sqrt(x) for name, x in {**squares, "parameters": sum(squares.values(), jnp.zeros(()))}.items()}

@@ -73,9 +73,7 @@ class MAMLAgent(Agent):
     def sample_noise(self, key: Key[Array, ""]) -> PyTree[Array]:
         return self.meta.policy.head.sample_noise(key)
 
-    def act(
-        self, memory: MAMLMemory, token: Token, noise: PyTree[Array] | None = None
-    ) -> tuple[Decision, MAMLMemory]:
+    def act(self, memory: MAMLMemory, token: Token, noise: PyTree[Array] | None = None) -> tuple[Decision, MAMLMemory]:
         return decide(memory.policy, token.observation, noise), memory
 
     def adapt(
@@ -83,9 +81,7 @@ class MAMLAgent(Agent):
     ) -> MAMLMemory:
         slot = memory.n_episodes % self.inner.batch_size
         features = memory.policy.features(episode.token.observation)
-        new = Episodes(
-            features, episode.decision.action, episode.timestep.reward, episode.decision.log_prob, mask
-        )
+        new = Episodes(features, episode.decision.action, episode.timestep.reward, episode.decision.log_prob, mask)
         episodes = jax.tree.map(lambda all_, one: all_.at[:, slot].set(one), memory.episodes, new)
         count = memory.n_episodes + 1
         policy = memory.policy

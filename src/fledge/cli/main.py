@@ -149,7 +149,9 @@ def evaluate(
         rows = curve.curves
     else:
         if episodes is not None or greedy:
-            raise ConfigError("An agent that learns on is measured as it is trained. Leave out --episodes and --greedy.")
+            raise ConfigError(
+                "An agent that learns on is measured as it is trained. Leave out --episodes and --greedy."
+            )
         tell = Console(stderr=True).print
         curve = api.adapt(folder, None, budget, adapt, split=split or "ood", n_tasks=tasks, tell=tell)
         rows = curve.curves()

@@ -50,9 +50,7 @@ class PolicyAgent(ReplayAgent):
     def act(self, memory: tuple[()], token: Token, noise: PyTree[Array] | None = None) -> tuple[Decision, tuple[()]]:
         return decide(self.policy, token.observation, noise), memory
 
-    def replay(
-        self, memory: tuple[()], tokens: Token
-    ) -> tuple[Distribution, Float[Array, "time *batch"], tuple[()]]:
+    def replay(self, memory: tuple[()], tokens: Token) -> tuple[Distribution, Float[Array, "time *batch"], tuple[()]]:
         return self.policy(self.policy.features(tokens.observation)), jnp.zeros(tokens.start.shape), memory
 
 

@@ -47,9 +47,8 @@ class InnerSettings:
             faults.append(f"objective is 'log_prob' or 'ratio', not '{self.objective}'.")
         if self.adapts not in ("all", "head", "context"):
             faults.append(f"adapts is 'all', 'head' or 'context', not '{self.adapts}'.")
-        for name in ("discount", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                faults.append(f"{name} is between 0 and 1, not {getattr(self, name)}.")
+        shares = {"discount": self.discount, "gae_lambda": self.gae_lambda}
+        faults += [f"{name} is between 0 and 1, not {x}." for name, x in shares.items() if not 0 <= x <= 1]
         if faults:
             raise ConfigError(" ".join(faults))
 
@@ -78,9 +77,7 @@ def inner_loss(policy: AdaptivePolicy, episodes: Episodes, settings: InnerSettin
     return -masked_mean(log_probs * weights, episodes.mask)
 
 
-def inner_step(
-    meta: Meta, policy: AdaptivePolicy, episodes: Episodes, settings: InnerSettings
-) -> AdaptivePolicy:
+def inner_step(meta: Meta, policy: AdaptivePolicy, episodes: Episodes, settings: InnerSettings) -> AdaptivePolicy:
     """θ_{n+1} = θ_n − α ∘ ∇ loss(θ_n, D_n), on the part of the policy that adapts."""
     gradient = jax.grad(inner_loss)(policy, episodes, settings)
     if settings.first_order:
@@ -93,9 +90,7 @@ def inner_step(
     return jax.tree.map(jnp.subtract, policy, moved)
 
 
-def adapt_chain(
-    meta: Meta, batches: Episodes, settings: InnerSettings
-) -> tuple[AdaptivePolicy, PyTree[Array]]:
+def adapt_chain(meta: Meta, batches: Episodes, settings: InnerSettings) -> tuple[AdaptivePolicy, PyTree[Array]]:
     """θ_N on recorded batches (leading axis: step), and θ_0 … θ_{N−1} stacked: differentiable functions of η."""
 
     def step(policy: AdaptivePolicy, episodes: Episodes) -> tuple[AdaptivePolicy, AdaptivePolicy]:

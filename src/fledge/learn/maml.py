@@ -72,15 +72,14 @@ class MAMLSettings:
     def __post_init__(self) -> None:
         counts = ("n_tasks", "lifetimes_per_task", "n_outer_steps", "n_cg", "n_line_search", "es_pairs")
         faults = [f"{name} is at least 1, not {getattr(self, name)}." for name in counts if getattr(self, name) < 1]
-        for name in ("learning_rate", "max_grad_norm", "max_kl", "es_sigma"):
-            if getattr(self, name) <= 0:
-                faults.append(f"{name} is above 0, not {getattr(self, name)}.")
+        rates = ("learning_rate", "max_grad_norm", "max_kl", "es_sigma")
+        faults += [f"{name} is above 0, not {getattr(self, name)}." for name in rates if getattr(self, name) <= 0]
         if self.outer not in OUTERS:
             faults.append(f"outer is one of {', '.join(OUTERS)}, not '{self.outer}'.")
         if self.lifetimes_per_task > 0 and self.n_tasks % self.lifetimes_per_task:
             faults.append(
-                f"n_tasks = {self.n_tasks} cannot be cut into groups of lifetimes_per_task = {self.lifetimes_per_task}. "
-                "Make it a multiple."
+                f"n_tasks = {self.n_tasks} cannot be cut into groups of lifetimes_per_task = "
+                f"{self.lifetimes_per_task}. Make it a multiple."
             )
         if self.outer in ("reptile", "es"):
             faults += self._unheard()
@@ -171,7 +170,8 @@ class MAML(Learner):
         kl_coef = state.kl_coef
         if s.kl_target > 0:
             kl = metrics["ppo/kl"]
-            kl_coef = jnp.where(kl < s.kl_target / 1.5, kl_coef / 2, jnp.where(kl > 1.5 * s.kl_target, 2 * kl_coef, kl_coef))
+            kl_coef = jnp.where(kl < s.kl_target / 1.5, kl_coef / 2, kl_coef)
+            kl_coef = jnp.where(kl > s.kl_target * 1.5, kl_coef * 2, kl_coef)
         metrics |= {
             "return/before": jnp.mean(jax.vmap(_first_returns)(played)),
             "return/after": jnp.mean(jax.vmap(lambda p: jnp.mean(p.after.returns))(played)),

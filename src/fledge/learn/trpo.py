@@ -37,7 +37,7 @@ def trust_region_step(
     n_line_search: int,
     shrink: float,
 ) -> tuple[Vector, dict[str, Scalar]]:
-    """x after the largest tried step that raises the objective and keeps kl at or below `max_kl`; x itself if none does.
+    """x after the largest tried step that raises the objective with kl at most `max_kl`; x itself if none does.
 
     Args:
         objective: to be raised.

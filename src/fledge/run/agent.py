@@ -271,7 +271,7 @@ def evaluate(
     settings: EvaluationSettings = config.evaluation
     trial = Trial(agent.trial.env, config.env.n_episodes)
     modes = None if greedy is None else (greedy,)
-    where = {"recipe": agent.recipe, "split": settings.split}
+    where: dict[str, Any] = {"recipe": agent.recipe, "split": settings.split}
     curves = measure(agent.agents, agent.seeds, trial, settings, greedy=modes, adapt=adapt, **where)
     if references:
         by = episodes_per_step(agent.agents)

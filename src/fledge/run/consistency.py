@@ -90,7 +90,11 @@ class ConsistencyProgram:
 
     def faults(self, config: ConsistencySettings) -> list[str]:
         """Everything that is wrong with the settings, those of the arms included."""
-        faults = [f"{name} is at least 1, not {getattr(config, name)}." for name in ("n_tasks", "seeds") if getattr(config, name) < 1]
+        faults = [
+            f"{name} is at least 1, not {getattr(config, name)}."
+            for name in ("n_tasks", "seeds")
+            if getattr(config, name) < 1
+        ]
         if not config.arms:
             return [*faults, "arms is a table of at least one agent: arms.NAME = { recipe = … }."]
         for mode in config.modes:
@@ -196,7 +200,7 @@ def shifted(config: Any, shift: Shift) -> Trial:
 def _shift_faults(key: str, config: ConsistencySettings) -> list[str]:
     arms, colon, name = key.rpartition(":")
     if not (colon and name.strip()):
-        return [f'\'{key}\' is not of the form "arm: name".']
+        return [f"'{key}' is not of the form \"arm: name\"."]
     strange = [part.strip() for part in arms.split(",") if part.strip() not in config.arms]
     return [f"'{key}': {unknown('arm', arm, config.arms)}" for arm in strange]
 
@@ -260,7 +264,7 @@ def read_archive(path: Path) -> Adapted:
     """The numbers that `write_archive` kept."""
     with np.load(path) as found:
         log = {name.removeprefix("log "): found[name] for name in found.files if name.startswith("log ")}
-        words = {name: str(found[name]) for name in ("recipe", "split", "mode")}
-        arrays = {name: found[name] for name in _ARRAYS}
+        words: dict[str, Any] = {name: str(found[name]) for name in ("recipe", "split", "mode")}
+        arrays: dict[str, Any] = {name: found[name] for name in _ARRAYS}
         seeds, tasks = tuple(int(x) for x in found["seeds"]), tuple(str(x) for x in found["tasks"])
     return Adapted(**words, seeds=seeds, tasks=tasks, **arrays, log=log, agents=None)
