@@ -23,6 +23,7 @@ EXECUTED = (
     "methods/analyses.md",
     "methods/evaluation.md",
     "methods/hypernetworks.md",
+    "methods/maml.md",
     "methods/memories.md",
     *(f"contracts/{page.name}" for page in sorted((DOCS / "contracts").glob("*.md")) if page.name != "index.md"),
 )
