@@ -81,6 +81,7 @@ METRICS: dict[str, Metric] = {
         "", "largest |ratio − 1| at the first minibatch; 0 unless replay differs from acting", True
     ),
     "ppo/explained_variance": Metric("share", "variance of the value targets that the value explains"),
+    "meta/dropped": Metric("", "windows dropped so far because something in them was no number", True),
     "trpo/accepted": Metric("share", "trust-region steps that were taken"),
     "trpo/tries": Metric("", "step sizes that the line search tried"),
     "grad/norm": Metric("", "global norm of the gradient before clipping"),
