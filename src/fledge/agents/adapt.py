@@ -97,20 +97,26 @@ def carry_over(fresh: Any, trained: Any) -> Any:
 def _(fresh: PPOState, trained: PPOState | InferenceState) -> PPOState:
     agent: Any = trained.agent
     if isinstance(trained, InferenceState):  # inferred the task by being told it, which nobody does at test time
-        agent = agent.untold()
+        agent = _untold(agent)
     return eqx.tree_at(lambda s: (s.agent, s.rewards.stats), fresh, (agent, trained.rewards.stats))
 
 
 @carry_over.register
 def _(fresh: InferenceState, trained: InferenceState) -> InferenceState:
     decoders = replace(trained.decoders, task=None)
-    going_on = (trained.agent.untold(), decoders, trained.rewards.stats)
+    going_on = (_untold(trained.agent), decoders, trained.rewards.stats)
     return eqx.tree_at(lambda s: (s.agent, s.decoders, s.rewards.stats), fresh, going_on)
 
 
 @carry_over.register
 def _(fresh: PolicyGradientState, trained: MAMLState) -> PolicyGradientState:
     return eqx.tree_at(lambda s: (s.agent.policy, s.meta), fresh, (trained.meta.policy, trained.meta))
+
+
+def _untold(agent: Any) -> Any:
+    """An agent that infers the task, without anything that reads it."""
+    agent = agent.untold()
+    return replace(agent, statistics=replace(agent.statistics, task=None))
 
 
 def components(agent: Agent) -> dict[str, PyTree]:

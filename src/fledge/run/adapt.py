@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
+from rich.console import Console
 from rich.table import Table
 
 from fledge.agents.adapt import AdaptSettings, Measured, carry_over, check_mode, learn_on
@@ -25,8 +26,13 @@ from fledge.envs.one_task import OneTask
 from fledge.envs.trial import Trial
 from fledge.learn.evaluate import evaluate
 from fledge.run import build
+from fledge.run import config as tomls
+from fledge.run import recipe as recipes
 from fledge.run.agent import LoadedAgent, load
+from fledge.run.folder import RunFolder
+from fledge.run.job import Job
 from fledge.run.measure import optimum, unstack
+from fledge.run.recipe import KINDS
 
 MULTITASK = "multitask"
 """Subfolder of the policy without memory that `--adapt multitask` trains."""
@@ -291,14 +297,19 @@ def multitask_of(agent: LoadedAgent, tell: Callable[[str], None] = lambda line: 
     Raises:
         ConfigError: the agent was not loaded from a folder.
     """
-    from fledge.run import api
-
     if agent.folder is None:
         raise ConfigError("The multi-task control is kept beside a run. Load the agent from its folder: fledge.load.")
-    folder = agent.folder / MULTITASK
-    if not (folder / "record.json").exists():
-        tell(f"training the policy without memory, once: {folder}")
-        api.run(agent.folder / "config.toml", out=folder, quiet=True, **build.without_memory(agent.config))
-    elif not api.RunFolder(folder).read_record().finished:
-        api.resume(folder, quiet=True)
-    return load(folder)
+    folder = RunFolder(agent.folder / MULTITASK)
+    if folder.record.exists() and folder.read_record().finished:
+        return load(folder.path)
+    changes = build.without_memory(agent.config)
+    recipe = recipes.load(agent.folder / "config.toml")
+    config = recipe.config(changes=tomls.nest(changes))
+    tell(f"training the control that does not adapt, once: {folder.path}")
+    folder.path.mkdir(exist_ok=True)
+    words = " ".join(f"{key}={value}" for key, value in changes.items())
+    command = f"fledge run {agent.folder / 'config.toml'} {words}"
+    scale = RunFolder(agent.folder).read_record().scale
+    quiet = Console(stderr=True, quiet=True)
+    recipes.find(KINDS[recipe.header.kind].program).run(Job(recipe, config, scale, folder, command, (), quiet))
+    return load(folder.path)

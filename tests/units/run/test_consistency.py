@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from fledge.agents.adapt import AdaptSettings
 from fledge.core.errors import ConfigError
 from fledge.core.records import read_curves, read_results
 from fledge.run import recipe
-from fledge.run.adapt import Adapted
+from fledge.run.adapt import Adapted, multitask_of
 from fledge.run.consistency import read_archive, write_archive
 from fledge.run.verdicts import auc, results_of, steps_to, verdict
 
@@ -182,3 +184,11 @@ def test_the_shipped_study_has_the_three_families():
         "point-nav-arcs",
         "maml-point-nav-arcs",
     }
+
+
+def test_the_multi_task_control_is_trained_once_and_kept(gridnav_run, tmp_path):
+    folder = shutil.copytree(gridnav_run, tmp_path / "run")
+    control = multitask_of(fledge.load(folder))
+    told: list[str] = []
+    again = multitask_of(fledge.load(folder), told.append)
+    assert (control.config.agent.kind, again.folder, told) == ("memoryless", folder / "multitask", [])
