@@ -7,9 +7,9 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "evaluate", "load", "resume", "run"]
+__all__ = ["__version__", "adapt", "evaluate", "load", "resume", "run"]
 
-_FUNCTIONS = {"load": "load", "evaluate": "evaluate", "resume": "resume"}
+_FUNCTIONS = {"adapt": "adapt", "load": "load", "evaluate": "evaluate", "resume": "resume"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from fledge.run import build, program, recipe
 from fledge.run.recipe import KINDS, SCALES
 
 NAMES = recipe.names()
-TRAINED = [name for name in NAMES if recipe.load(name).header.kind in ("meta-rl", "pearl")]
+TRAINED = [name for name in NAMES if recipe.load(name).header.kind in ("meta-rl", "pearl", "maml")]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,6 +26,7 @@ EXECUTED = (
     "guides/annotation-page.md",
     "methods/evaluation.md",
     "methods/hypernetworks.md",
+    "methods/maml.md",
     "methods/memories.md",
     "methods/sfbc.md",
     *(f"contracts/{page.name}" for page in sorted((DOCS / "contracts").glob("*.md")) if page.name != "index.md"),

@@ -134,7 +134,11 @@ def resume(folder: RunDir, track: Track = None) -> None:
 def evaluate(
     folder: RunDir,
     split: Annotated[Optional[str], typer.Option(help="train, test or ood; by default the recipe's.")] = None,  # noqa: UP045
-    adapt: Annotated[str, typer.Option(help="How the agent adapts at test time.")] = "default",
+    adapt: Annotated[
+        str, typer.Option(help="default; or learn on: all, subset:NAME,NAME, scratch or multitask.")
+    ] = "default",
+    budget: Annotated[Optional[int], typer.Option(help="Environment steps on each task, to learn on.")] = None,  # noqa: UP045
+    tasks: Annotated[int, typer.Option(help="How many tasks to learn on.")] = 10,
     episodes: Annotated[Optional[int], typer.Option(help="Episodes of a trial; by default as in training.")] = None,  # noqa: UP045
     greedy: Annotated[bool, typer.Option("--greedy", help="Only the most likely actions.")] = False,
     out: Annotated[Optional[Path], typer.Option(help="Write the rows to this CSV file.")] = None,  # noqa: UP045
@@ -142,14 +146,27 @@ def evaluate(
     """Measure a trained agent anew: other tasks, longer trials."""
     from fledge.run import api
 
-    curve = api.evaluate(folder, split=split, adapt=adapt, episodes=episodes, greedy=True if greedy else None)
+    if out is not None and out.exists():
+        raise ConfigError(f"{out} is there already. Choose another name, or delete it first.")
+    if adapt == "default":
+        for name, value in (("--budget", budget),):
+            if value is not None:
+                raise ConfigError(f"{name} is for agents that learn on. Add --adapt all, or leave it out.")
+        curve = api.evaluate(folder, split=split, episodes=episodes, greedy=True if greedy else None)
+        rows = curve.curves
+    else:
+        if episodes is not None or greedy:
+            raise ConfigError(
+                "An agent that learns on is measured as it is trained. Leave out --episodes and --greedy."
+            )
+        tell = Console(stderr=True).print
+        curve = api.adapt(folder, None, budget, adapt, split=split or "ood", n_tasks=tasks, tell=tell)
+        rows = curve.curves()
     _out().print(curve.table())
     if out is not None:
         from fledge.core.records import write_curves
 
-        if out.exists():
-            raise ConfigError(f"{out} is there already. Choose another name, or delete it first.")
-        write_curves(out, curve.curves)
+        write_curves(out, rows)
         _out().print(str(out), highlight=False, soft_wrap=True)
 
 

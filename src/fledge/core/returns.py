@@ -13,8 +13,8 @@ def gae(
     next_values: Float[Array, "time *batch"],
     cuts: Bool[Array, "time *batch"],
     *,
-    discount: float,
-    gae_lambda: float,
+    discount: float | Float[Array, ""],
+    gae_lambda: float | Float[Array, ""],
 ) -> tuple[Float[Array, "time *batch"], Float[Array, "time *batch"]]:
     """Generalised advantage estimates, and the value targets (advantage + value).
 

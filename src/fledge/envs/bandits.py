@@ -35,7 +35,10 @@ class Bandit(Env):
         reward: `bernoulli` pays 1 with the arm's mean as its probability; `gaussian` pays N(mean, std²).
         std: standard deviation of a Gaussian reward; 1 (RL² and MAML studies) or 0.3 (DPT).
         bias: `none` draws all means from U(0, 1). With `odd-even` the arms 1, 3, 5 … (counted from 0) are U(½, 1) and
-            the others U(0, ½) in 95 % of the tasks, the other way round in 5 %; the `ood` split swaps the two shares.
+            the others U(0, ½) in a share `usual_share` of the tasks, the other way round in the rest; the `ood` split
+            swaps the two shares, or takes `ood_share`.
+        usual_share: of the tasks in which odd arms pay; 0.95 is published.
+        ood_share: the same in `ood`; None for 1 − `usual_share`.
 
     Without a bias, all splits are one distribution; with it, `test` is `train`'s.
 
@@ -48,6 +51,8 @@ class Bandit(Env):
     reward: Literal["bernoulli", "gaussian"] = eqx.field(static=True, default="bernoulli")
     std: float = eqx.field(static=True, default=1.0)
     bias: Literal["none", "odd-even"] = eqx.field(static=True, default="none")
+    usual_share: float = eqx.field(static=True, default=USUAL_SHARE)
+    ood_share: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         if self.n_arms < 2:
@@ -56,6 +61,9 @@ class Bandit(Env):
             raise ConfigError(f"reward is 'bernoulli' or 'gaussian', not '{self.reward}'.")
         if self.bias not in ("none", "odd-even"):
             raise ConfigError(f"bias is 'none' or 'odd-even', not '{self.bias}'.")
+        for name, share in (("usual_share", self.usual_share), ("ood_share", self.ood_share)):
+            if share is not None and not 0 <= share <= 1:
+                raise ConfigError(f"{name} is a share between 0 and 1, not {share}.")
         if self.std <= 0:
             raise ConfigError(f"std is a standard deviation above 0, not {self.std}.")
 
@@ -80,7 +88,8 @@ class Bandit(Env):
         if self.bias == "none":
             return jax.random.uniform(key, (self.n_arms,))
         draws = jax.random.uniform(key, (self.n_arms + 1,))
-        odd_pays = draws[0] < (1 - USUAL_SHARE if split == "ood" else USUAL_SHARE)
+        ood_share = 1 - self.usual_share if self.ood_share is None else self.ood_share
+        odd_pays = draws[0] < (ood_share if split == "ood" else self.usual_share)
         odd = jnp.arange(self.n_arms) % 2 == 1
         return 0.5 * (draws[1:] + (odd == odd_pays))
 

@@ -19,6 +19,9 @@ from fledge.envs import cells as grid
 from fledge.envs.splits import draw_row, split_rows
 
 MOVES = grid.MOVES["compass"]
+QUADRANTS = {"upper-right": (1, 1), "upper-left": (-1, 1), "lower-left": (-1, -1), "lower-right": (1, -1)}
+"""Side of the middle column and of the middle row."""
+GOALS = ("outside", "ring", *QUADRANTS)
 
 
 class GridNavState(eqx.Module):
@@ -45,7 +48,9 @@ class GridNav(Env):
         held_out: fraction of goals kept out of `train` and returned as `test`; 0 is the published protocol, where
             training and test goals are the same.
         start: `corner`; `centre`; or `random`, a fresh cell each episode (then every cell may be the goal).
-        goals: `outside` the block around the start, or on the border `ring` only.
+        goals: `outside` the block around the start, on the border `ring` only, or in one quadrant (`upper-right`,
+            `upper-left`, `lower-left`, `lower-right`): the cells strictly on that side of the middle row and column.
+        ood_goals: the goals of the `ood` split (as `goals`); None for what the paragraph on splits says.
         visit_bonus: what a step earns, instead of −0.1, that enters a possible goal cell for the first time in a trial.
 
     Splits: `ood` holds the cells that are never goals in training (the block around the start, or the inside of the
@@ -61,14 +66,16 @@ class GridNav(Env):
     start_block: int = eqx.field(static=True, default=2)
     held_out: float = eqx.field(static=True, default=0.0)
     start: grid.Start = eqx.field(static=True, default="corner")
-    goals: Literal["outside", "ring"] = eqx.field(static=True, default="outside")
+    goals: str = eqx.field(static=True, default="outside")
     visit_bonus: float = eqx.field(static=True, default=0.0)
+    ood_goals: str | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         problems = grid.choice_problems(
             reward=(self.reward, ("sparse", "dense")),
             start=(self.start, grid.STARTS),
-            goals=(self.goals, ("outside", "ring")),
+            goals=(self.goals, GOALS),
+            ood_goals=(self.ood_goals, (None, *GOALS)),
         )
         problems += grid.positive_problems(horizon=self.horizon, start_block=self.start_block)
         problems += grid.held_out_problems(self.held_out)
@@ -101,10 +108,12 @@ class GridNav(Env):
         """Where episodes start, unless the start is random."""
         return grid.start_cell(self.start, self.size, self.size)
 
-    def _is_goal(self) -> Bool[np.ndarray, " cell"]:
-        cells = grid.cells(self.size, self.size)
-        if self.goals == "ring":
+    def _is_goal(self, goals: str | None = None) -> Bool[np.ndarray, " cell"]:
+        cells, goals = grid.cells(self.size, self.size), goals or self.goals
+        if goals == "ring":
             return ((cells == 0) | (cells == self.size - 1)).any(-1)
+        if goals in QUADRANTS:
+            return (np.sign(2 * cells - (self.size - 1)) == QUADRANTS[goals]).all(-1)
         if self.start == "random":
             return np.ones(len(cells), bool)
         return np.any(np.abs(cells - self.start_cell) >= self.start_block, axis=-1)
@@ -113,6 +122,8 @@ class GridNav(Env):
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
         cells, is_goal = grid.cells(self.size, self.size), self._is_goal()
+        if split == "ood" and self.ood_goals is not None:
+            return cells[self._is_goal(self.ood_goals)]
         never = ~is_goal & (cells != self.start_cell).any(-1)
         if split == "ood" and never.any():
             return cells[never]

@@ -58,6 +58,12 @@ FAMILIES: dict[str, FamilyRow] = {
     ),
     "gridnav-random": FamilyRow(_GRIDNAV, "GridNavi with a random start, any goal", _HYPER, {"start": "random"}),
     "gridnav-large": FamilyRow(_GRIDNAV, "25×25 grid, 50 steps", _HYPER, {"size": 25, "horizon": 50}),
+    "gridnav-quadrants": FamilyRow(
+        _GRIDNAV,
+        "5×5 grid, centre start, goals in the upper right quadrant; in ood in the lower left one",
+        _CONSISTENCY,
+        {"start": "centre", "goals": "upper-right", "ood_goals": "lower-left"},
+    ),
     # hall.py
     "hall": FamilyRow(_HALL, "corridor of 60 cells, one of 59 doors hides the goal", _HYPER),
     "hall-observed": FamilyRow(_HALL, "Hall, unchecked doors can be seen", _HYPER, {"observe_checked": True}),
@@ -133,6 +139,12 @@ FAMILIES: dict[str, FamilyRow] = {
         "10 Bernoulli arms; odd arms pay in 95 % of tasks, even ones in ood",
         _AD,
         {"n_arms": 10, "bias": "odd-even"},
+    ),
+    "bandit-odd-even": FamilyRow(
+        "fledge.envs.bandits:Bandit",
+        "5 Bernoulli arms; odd arms pay in every task, even ones in ood",
+        _CONSISTENCY,
+        {"n_arms": 5, "bias": "odd-even", "usual_share": 1.0},
     ),
     "mdp": FamilyRow("fledge.envs.tabular:TabularMDP", "random MDPs, 10 states × 5 actions, 10 steps", _RL2),
     "mdp-tang": FamilyRow(
@@ -214,6 +226,12 @@ FAMILIES: dict[str, FamilyRow] = {
         "2D navigation, goals on the right arc; in ood on the left one",
         _CONSISTENCY,
         {"goals": "right", "ood_goals": "left"},
+    ),
+    "point-nav-arcs-sparse": FamilyRow(
+        "fledge.envs.pointnav:PointNav",
+        "2D navigation paid near the goal, on the right arc; in ood on the left one",
+        _CONSISTENCY,
+        {"goals": "right", "ood_goals": "left", "reward": "sparse"},
     ),
     "sparse-point": FamilyRow(
         "fledge.envs.pointnav:PointNav",

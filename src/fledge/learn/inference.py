@@ -24,7 +24,7 @@ from fledge.envs.beliefs import grid_of
 from fledge.envs.trial import Trial
 from fledge.learn.beliefs import BeliefAgent, BeliefPolicy
 from fledge.learn.elbo import Decoders, Trials, inference_loss
-from fledge.learn.ppo import PPO, PPOState, returns_of
+from fledge.learn.ppo import PPO, PPOState, returns_of, warmed_up
 from fledge.learn.rollout import RolloutState, is_synchronous, rollout
 from fledge.learn.stored import Window, equal_trials, row_like
 from fledge.learn.supervision import SupervisionSettings
@@ -99,7 +99,9 @@ class InferenceLearner(Learner):
         """Of the inference loss: Adam, unclipped, as published."""
         s = self.settings
         end = s.learning_rate if s.learning_rate_end is None else s.learning_rate_end
-        schedule = optax.linear_schedule(s.learning_rate, end, max(self.ppo.total_updates, 1) * s.n_updates)
+        n_steps = max(self.ppo.total_updates, 1) * s.n_updates
+        schedule = optax.linear_schedule(s.learning_rate, end, n_steps)
+        schedule = warmed_up(schedule, round(self.ppo.settings.warmup_frac * n_steps))
         return optax.flatten(optax.adam(schedule))
 
     def init(self, key: Key[Array, ""]) -> InferenceState:

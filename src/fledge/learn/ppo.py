@@ -33,6 +33,8 @@ class PPOSettings:
     gradients are averaged, which changes the memory needed and the speed, not the result. None decides by the device:
     on a CPU 32, so that a piece stays in the cache (with 1,024 environments a quarter to a half faster); elsewhere all.
 
+    `warmup_frac` is the share of the run over which the learning rate rises from 0, before its own schedule takes over.
+
     `latent_gradients` also measures, before each update and on as many unrolls as a minibatch has, how strongly the
     value hangs on latent and state (`fledge.learn.sensitivity`): metrics grad/value_by_latent and their neighbours.
     """
@@ -51,6 +53,7 @@ class PPOSettings:
     entropy_coef_end: float | None = None
     learning_rate: float = 1e-3
     learning_rate_end: float | None = None
+    warmup_frac: float = 0.0
     adam_eps: float = 1e-5
     max_grad_norm: float = 0.5
     normalise_rewards: bool = True
@@ -130,7 +133,9 @@ class PPO(Learner):
     def optimiser(self) -> optax.GradientTransformation:
         """Clip the *global* gradient norm, then Adam. The parameters enter as one vector: fewer, larger kernels."""
         s = self.settings
-        schedule = self._schedule(s.learning_rate, s.learning_rate_end)
+        schedule = warmed_up(
+            self._schedule(s.learning_rate, s.learning_rate_end), round(s.warmup_frac * self.total_updates)
+        )
         updates_each = s.n_epochs * s.n_minibatches
         chain = optax.chain(
             optax.clip_by_global_norm(s.max_grad_norm),
@@ -254,6 +259,13 @@ class PPO(Learner):
         (agent, opt_state), metrics = jax.lax.scan(minibatch, (state.agent, state.optimiser), rows)
         first = jnp.max(metrics.pop("ppo/ratio_error")[0])
         return agent, opt_state, {name: jnp.mean(x) for name, x in metrics.items()} | {"ppo/ratio_error": first}
+
+
+def warmed_up(schedule: optax.Schedule, n_updates: int) -> optax.Schedule:
+    """The schedule, multiplied by what rises from 1/n to 1 over its first n updates."""
+    if n_updates < 1:
+        return schedule
+    return lambda count: schedule(count) * jnp.minimum((count + 1) / n_updates, 1.0)
 
 
 def take_rows(batch: Batch, rows: Int[Array, " rows"]) -> Batch:

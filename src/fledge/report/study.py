@@ -41,7 +41,8 @@ def write_study(
 
 def _section(name: str, number: int, folders: Sequence[Path], results: Sequence[Result]) -> dict[str, Any]:
     runs = read_runs(folders)
-    panels = [panel for panel in adaptation(runs) if panel.x_unit != "env_step"][:1]
+    found = adaptation(runs)
+    panels = [panel for panel in found if panel.x_unit != "env_step"][:1] or found[:1]
     figures: list[Drawn] = [draw_curves(panel, f"curve-{number}") for panel in panels]
     figures += [draw_curves(panel, f"learning-{number}") for panel in learning(runs)[:1]]
     sentence = "no adaptation curve to summarise."

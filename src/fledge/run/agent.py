@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Key, PyTree, Shaped
 
+from fledge.agents.adapt import check_mode
 from fledge.core.contracts import Agent
-from fledge.core.errors import ConfigError, ShapeError, unknown
+from fledge.core.errors import ConfigError, ShapeError
 from fledge.core.records import Curves
 from fledge.core.spaces import Space
 from fledge.core.types import Token
@@ -25,7 +26,7 @@ from fledge.run import build, checkpoint
 from fledge.run import recipe as recipes
 from fledge.run.curve import AdaptationCurve
 from fledge.run.folder import RunFolder
-from fledge.run.measure import measure, measure_references
+from fledge.run.measure import episodes_per_step, measure, measure_references
 from fledge.run.program import seeds_of, state_like
 from fledge.run.settings import EvaluationSettings, TrainedSettings
 
@@ -116,6 +117,10 @@ class LoadedAgent:
     seeds: tuple[int, ...]
     seed: int
     """The number of the one that acts."""
+    state: Any = None
+    """What training ended in, of all seeds: what goes on when the agent learns on."""
+    folder: Path | None = None
+    """Where it was loaded from."""
 
     @property
     def observation_space(self) -> Space:
@@ -217,7 +222,8 @@ def load(path: Path | str, *, seed: int | None = None, tell: Callable[[str], Non
     found = checkpoint.load_checkpoint(folder.checkpoints, state_like(loop, seeds), tell=tell)
     agents = jax.tree.map(jnp.asarray, loop.learner.agent(found.tree))
     one = jax.tree.map(lambda leaf: leaf[seeds.index(chosen)], agents)
-    return LoadedAgent(recipe.name, config, trial, agents, one, seeds, chosen)
+    state = jax.tree.map(jnp.asarray, found.tree)
+    return LoadedAgent(recipe.name, config, trial, agents, one, seeds, chosen, state, folder.path)
 
 
 def evaluate(
@@ -243,14 +249,18 @@ def evaluate(
         greedy: only sampled actions (False), only the most likely ones (True); by default as the recipe says.
         seed: of the evaluation's randomness.
         references: measure the optimum and the recipe's reference agents too.
-        adapt: how the agent adapts at test time.
+        adapt: `default` only, here; see `fledge.run.adapt` for agents that learn on.
 
     Raises:
         ConfigError: a setting makes no sense.
     """
     if not isinstance(agent, LoadedAgent):
         agent = load(agent)
-    check_adapt(adapt)
+    if check_mode(adapt) != ():
+        raise ConfigError(
+            f"Learning on ({adapt}) has a curve over environment steps. Ask for it by fledge.run.api.adapt, or on the "
+            f"command line by: fledge eval DIR --adapt {adapt}"
+        )
     changes: dict[str, Any] = {"split": split, "n_tasks": n_tasks, "n_repeats": n_repeats, "seed": seed}
     tree = {key: value for key, value in changes.items() if value is not None}
     faults: list[str] = []
@@ -261,24 +271,10 @@ def evaluate(
     settings: EvaluationSettings = config.evaluation
     trial = Trial(agent.trial.env, config.env.n_episodes)
     modes = None if greedy is None else (greedy,)
-    where = {"recipe": agent.recipe, "split": settings.split}
+    where: dict[str, Any] = {"recipe": agent.recipe, "split": settings.split}
     curves = measure(agent.agents, agent.seeds, trial, settings, greedy=modes, adapt=adapt, **where)
     if references:
-        curves = Curves.concat([curves, measure_references(trial, settings, agent.seeds, split=settings.split)])
+        by = episodes_per_step(agent.agents)
+        beside = measure_references(trial, settings, agent.seeds, split=settings.split, episodes_per_step=by)
+        curves = Curves.concat([curves, beside])
     return AdaptationCurve(agent.recipe, settings.split, curves)
-
-
-def check_adapt(adapt: str) -> None:
-    """Nothing, if agents can adapt in this way.
-
-    Raises:
-        ConfigError: they cannot, or not yet.
-    """
-    known = ("default", "all", "scratch")
-    if adapt not in known:
-        raise unknown("way to adapt", adapt, known)
-    if adapt != "default":
-        raise ConfigError(
-            f"--adapt {adapt} (gradient steps at test time) is not part of this version. "
-            "Use --adapt default: the agent adapts through its memory."
-        )

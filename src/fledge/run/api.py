@@ -145,6 +145,14 @@ def evaluate(agent: Any, **settings: Any) -> Any:
     return evaluate_agent(agent, **settings)
 
 
+def adapt(agent: Any, task: Any = None, budget: int | None = None, mode: str = "all", **settings: Any) -> Any:
+    """What becomes of a trained agent that goes on learning on a task; see `fledge.run.adapt.adapt`."""
+    launch.prepare()
+    from fledge.run.adapt import adapt as adapt_agent
+
+    return adapt_agent(agent, task, budget, mode, **settings)
+
+
 def report(folders: Sequence[Path | str], out: Path | str | None = None) -> Path:
     """One page about one or more run folders (a study counts as its arms); returns the page's path."""
     from fledge.report.page import write_report

@@ -55,9 +55,15 @@ class AdaptationCurve:
         """Interquartile mean and 95 % interval of each episode."""
         return bootstrap(self.cube(metric, recipe).scores)
 
+    @property
+    def by_step(self) -> bool:
+        """Whether x counts gradient steps instead of episodes."""
+        return "gradient_step" in set(self.curves.x_unit)
+
     def trial(self, metric: str = "return", recipe: str | None = None) -> Float[np.ndarray, "seed task"]:
-        """Sums over the episodes of a trial."""
-        return self.cube(metric, recipe).scores.sum(-1)
+        """Sums over the episodes of a trial; where x counts gradient steps, what came after the last of them."""
+        scores = self.cube(metric, recipe).scores
+        return scores[..., -1] if self.by_step else scores.sum(-1)
 
     def table(self) -> Table:
         """A table for `rich`: one row per episode, interquartile means with 95 % intervals over seeds and tasks."""
@@ -70,7 +76,7 @@ class AdaptationCurve:
             columns[name] = column(self.cube("return", name).scores, bounds=False)
         seeds = "1 seed" if len(cube.seeds) == 1 else f"{len(cube.seeds)} seeds"
         tasks = f"{len(cube.tasks)} {self.split} task{'s' if len(cube.tasks) > 1 else ''}"
-        return by_episode(f"{self.recipe}: adaptation on {tasks}, {seeds}", columns)
+        return by_episode(f"{self.recipe}: adaptation on {tasks}, {seeds}", columns, steps=self.by_step)
 
 
 def column(scores: Float[np.ndarray, "seed task episode"], *, bounds: bool = True) -> list[str]:
@@ -82,16 +88,19 @@ def column(scores: Float[np.ndarray, "seed task episode"], *, bounds: bool = Tru
     return [_cell(float(value), estimate, digits) for value, estimate in zip(values, estimates, strict=True)]
 
 
-def by_episode(title: str, columns: Mapping[str, Sequence[str]]) -> Table:
-    """A table with one row per episode (some, of many) and one for their sum; columns hold a cell for each."""
+def by_episode(title: str, columns: Mapping[str, Sequence[str]], *, steps: bool = False) -> Table:
+    """A table with one row per episode (some, of many) and one for their sum; columns hold a cell for each.
+
+    With `steps` a row is a gradient step (0: before the first), and there is no sum.
+    """
     table = Table(title=title, caption="return: interquartile mean [95 % interval] over seeds and tasks")
-    table.add_column("ep.", justify="right", no_wrap=True)
+    table.add_column("step" if steps else "ep.", justify="right", no_wrap=True)
     for name in columns:
         table.add_column(name.replace("-", "-\n", 1), justify="right", no_wrap=True)  # narrow enough for 80 columns
     n = len(next(iter(columns.values()))) - 1
     for k in _some(n):
-        table.add_row(str(k + 1), *(cells[k] for cells in columns.values()))
-    if n > 1:
+        table.add_row(str(k if steps else k + 1), *(cells[k] for cells in columns.values()))
+    if n > 1 and not steps:
         table.add_section()
         table.add_row("sum", *(cells[n] for cells in columns.values()))
     return table

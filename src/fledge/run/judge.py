@@ -15,6 +15,7 @@ from fledge.run.settings import StudySettings
 
 UNTESTED = "not tested at this scale"
 TRIAL = "return of a trial"
+AFTER = "return after the last gradient step"
 LATENT_GRADIENT = "grad/value_by_latent"
 GAP = "belief gap (nats)"
 OVER_OTHERS = "chance of improvement over another arm"
@@ -38,14 +39,19 @@ def compare(
         scores = curve.cube("return").scores
         last = scores.shape[-1]
         published = settings.published.get(f"{case}: {arm}", settings.published.get(arm))
-        results.append(_judged(_result(title, arm, TRIAL, scores.sum(-1)), published, scale))
+        whole = AFTER if curve.by_step else TRIAL
+        results.append(_judged(_result(title, arm, whole, curve.trial("return")), published, scale))
+        if curve.by_step:
+            results.append(_result(title, arm, "return before the first gradient step", scores[..., 0]))
+            continue
         results.append(_result(title, arm, "return of episode 1", scores[..., 0]))
         if last > 1:
             results.append(_result(title, arm, f"return of episode {last}", scores[..., -1]))
         if "belief_gap" in curve.metrics:
             results.append(_result(title, arm, GAP, curve.cube("belief_gap").scores.mean(-1)))
     first = next(iter(curves.values()))
-    results += [_result(title, name, TRIAL, first.trial("return", name)) for name in first.references]
+    whole = AFTER if first.by_step else TRIAL
+    results += [_result(title, name, whole, first.trial("return", name)) for name in first.references]
     trials = {arm: curve.trial("return") for arm, curve in curves.items()}
     results += ranking(title, trials)
     for text in settings.claims:

@@ -60,6 +60,7 @@ def measure(
     split: str,
     greedy: Sequence[bool] | None = None,
     adapt: str = "default",
+    per_step: int = 0,
 ) -> Curves:
     """The rows of trained agents.
 
@@ -72,6 +73,7 @@ def measure(
         split: of the tasks.
         greedy: with sampled actions (False), greedy ones (True), or both; by default what the settings say.
         adapt: how the agent adapts.
+        per_step: episodes whose mean is one point, the gradient step after them; 0 asks the agent.
     """
     tasks, names = tasks_of(trial, settings, split)
     keys = _seed_keys(settings, seeds)
@@ -87,7 +89,8 @@ def measure(
             values["regret"] = best - values["return"]
         suffix = "_greedy" if is_greedy else ""
         where = {"recipe": recipe, "split": split, "adapt": adapt}
-        parts += [_rows(where, seeds, names, metric + suffix, x) for metric, x in values.items()]
+        by = per_step or episodes_per_step(agents)
+        parts += [_rows(where, seeds, names, metric + suffix, x, by) for metric, x in values.items()]
     return Curves.concat(parts)
 
 
@@ -119,18 +122,29 @@ def measure_beliefs(
     return _rows(where, seeds, names, "belief_gap", np.moveaxis(gaps, 1, 2))
 
 
-def measure_references(trial: Trial, settings: EvaluationSettings, seeds: Sequence[int], *, split: str) -> Curves:
-    """The rows of the best possible agent, where it is known, and of the named reference agents (one run per seed)."""
+def episodes_per_step(agents: Agent) -> int:
+    """Episodes between two gradient steps inside a trial; 0 for agents that take none."""
+    return getattr(agents, "episodes_per_step", 0)
+
+
+def measure_references(
+    trial: Trial, settings: EvaluationSettings, seeds: Sequence[int], *, split: str, episodes_per_step: int = 0
+) -> Curves:
+    """The rows of the best possible agent, where it is known, and of the named reference agents (one run per seed).
+
+    Beside agents that take gradient steps, their episodes are grouped in the same way.
+    """
+    by = episodes_per_step
     tasks, names = tasks_of(trial, settings, split)
     parts = []
     best = optimum(trial, tasks)
     if best is not None:
         where = {"recipe": OPTIMUM, "split": split, "adapt": "default"}
-        parts.append(_rows(where, [0], names, "return", best[None]))
+        parts.append(_rows(where, [0], names, "return", best[None], by))
     for name in settings.references:
         agent = make_reference(name, trial)
         stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(seeds), *jnp.shape(leaf))), agent)
-        parts.append(measure(stacked, seeds, trial, settings, recipe=name, split=split, greedy=(False,)))
+        parts.append(measure(stacked, seeds, trial, settings, recipe=name, split=split, greedy=(False,), per_step=by))
     return Curves.concat(parts)
 
 
@@ -194,14 +208,18 @@ def _rows(
     tasks: Sequence[str],
     metric: str,
     values: Float[np.ndarray, "seed task episode"],
+    by: int = 0,
 ) -> Curves:
+    """Rows over episodes; with `by`, over gradient steps, each the mean of so many episodes."""
+    if by:
+        values = values.reshape(*values.shape[:2], -1, by).mean(-1)
     n_seeds, n_tasks, n_episodes = values.shape
     return Curves.of(
         **where,
         seed=np.repeat(np.asarray(seeds), n_tasks * n_episodes),
         task=np.tile(np.repeat(np.asarray(tasks, object), n_episodes), n_seeds),
-        x=np.tile(np.arange(1, n_episodes + 1), n_seeds * n_tasks),
-        x_unit="episode",
+        x=np.tile(np.arange(n_episodes) + (not by), n_seeds * n_tasks),
+        x_unit="gradient_step" if by else "episode",
         metric=metric,
         value=values.reshape(-1),
     )

@@ -23,7 +23,7 @@ from fledge.learn.loop import Chunk, Loop
 from fledge.run import build, checkpoint
 from fledge.run.curve import AdaptationCurve
 from fledge.run.job import Clock, Job, begin_record
-from fledge.run.measure import measure, measure_beliefs, measure_references, walks
+from fledge.run.measure import episodes_per_step, measure, measure_beliefs, measure_references, walks
 from fledge.run.settings import TrainedSettings, TrainSettings
 from fledge.run.track import ConsoleTracker, JSONLTracker, Point, Trackers, extra_trackers, forget_after
 
@@ -194,7 +194,8 @@ def _measure(job: Job, agents: Any, trial: Trial, clock: Clock, more: Curves) ->
     seeds, split = seeds_of(config.train), config.evaluation.split
     with job.console.status("measuring …") if job.console.is_terminal else _nothing():
         own = measure(agents, seeds, trial, config.evaluation, recipe=job.recipe.name, split=split)
-        beside = measure_references(trial, config.evaluation, seeds, split=split)
+        by = episodes_per_step(agents)
+        beside = measure_references(trial, config.evaluation, seeds, split=split, episodes_per_step=by)
         curves = Curves.concat([own, more, beside])
         write_curves(job.folder.curves, curves)
         walked = walks(agents, seeds, trial, config.evaluation, recipe=job.recipe.name, split=split)

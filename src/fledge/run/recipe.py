@@ -40,7 +40,17 @@ KINDS: dict[str, Kind] = {
         "fledge.run.program:PROGRAM",
         "train PEARL, off-policy, over a family of tasks",
     ),
+    "maml": Kind(
+        "fledge.run.settings:MAMLRunSettings",
+        "fledge.run.program:PROGRAM",
+        "meta-learn what gradient steps adapt (the MAML family)",
+    ),
     "study": Kind("fledge.run.settings:StudySettings", "fledge.run.study:PROGRAM", "several recipes side by side"),
+    "consistency": Kind(
+        "fledge.run.consistency:ConsistencySettings",
+        "fledge.run.consistency:PROGRAM",
+        "agents that learn on, further and further from the tasks they were trained on",
+    ),
     "memory-gradients": Kind(
         "fledge.run.memory_gradients:MemoryGradientsSettings",
         "fledge.run.memory_gradients:PROGRAM",

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fledge.agents.build import MemoryAgentSettings
+from fledge.agents.maml import MAMLAgentSettings
 from fledge.agents.pearl import PEARLAgentSettings
+from fledge.learn.maml import MAMLSettings
 from fledge.learn.pearl import PEARLSettings
 from fledge.learn.ppo import PPOSettings
 from fledge.learn.supervision import SupervisionSettings
@@ -82,7 +84,19 @@ class PEARLRunSettings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
-TrainedSettings = MetaRLSettings | PEARLRunSettings
+@dataclass(frozen=True)
+class MAMLRunSettings:
+    """Meta-learn what gradient steps adapt, over a family of tasks. `env.n_episodes` is a multiple of the inner loop's
+    `batch_size`: after each batch of a trial comes a step, in evaluation too."""
+
+    env: EnvSettings = field(default_factory=lambda: EnvSettings("point-nav", 40))
+    agent: MAMLAgentSettings = field(default_factory=MAMLAgentSettings)
+    learner: MAMLSettings = field(default_factory=MAMLSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+
+TrainedSettings = MetaRLSettings | PEARLRunSettings | MAMLRunSettings
 """What trains one agent and measures its adaptation: the arms of studies, and what can be loaded."""
 
 

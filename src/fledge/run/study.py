@@ -101,15 +101,15 @@ def _run_arm(job: Job, arm: Arm) -> MetaRLRun:
     settings: StudySettings = job.config
 
     def do(arm: Arm, folder: Path) -> Path:
-        return _run(job, arm, RunFolder(folder)).dir
+        return run_in(job, arm, RunFolder(folder)).dir
 
     if settings.learning_rates:
         candidates = job.folder.path / arm.case / SELECTION / arm.name
         arm = arm.with_rate(choose_rate(arm, settings, candidates, do))
-    return _run(job, arm, RunFolder(job.folder.path / arm.path))
+    return run_in(job, arm, RunFolder(job.folder.path / arm.path))
 
 
-def _run(job: Job, arm: Arm, folder: RunFolder) -> MetaRLRun:
+def run_in(job: Job, arm: Arm, folder: RunFolder) -> MetaRLRun:
     """Do the run of a folder, go on with it, or read what it found."""
     recipe = arm.recipe
     if folder.record.exists():
@@ -145,7 +145,8 @@ def side_by_side(study: str, curves: Mapping[str, AdaptationCurve]) -> Table:
     columns = {name: column(curve.returns) for name, curve in curves.items()}
     first = next(iter(curves.values()))
     columns |= {name: column(first.cube("return", name).scores, bounds=False) for name in first.references}
-    return by_episode(f"{study}: return of each episode on {first.split} tasks", columns)
+    what = "gradient step" if first.by_step else "episode"
+    return by_episode(f"{study}: return of each {what} on {first.split} tasks", columns, steps=first.by_step)
 
 
 def table_of(results: Sequence[Result]) -> Table:

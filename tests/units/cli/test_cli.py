@@ -131,9 +131,19 @@ def test_a_truncated_checkpoint_without_another_is_one_message(gridnav_run, tmp_
     assert (code, "is damaged" in error, "run again" in error) == (2, True, True)
 
 
-def test_a_way_to_adapt_of_a_later_version_is_refused(gridnav_run, capsys):
-    code, _, error = said(capsys, "eval", str(gridnav_run), "--adapt", "scratch")
-    assert (code, "not part of this version" in error) == (2, True)
+def test_a_way_to_adapt_that_is_none_is_refused(gridnav_run, capsys):
+    code, _, error = said(capsys, "eval", str(gridnav_run), "--adapt", "scrach")
+    assert (code, "Did you mean 'scratch'?" in error) == (2, True)
+
+
+def test_a_budget_without_learning_on_is_refused(gridnav_run, capsys):
+    code, _, error = said(capsys, "eval", str(gridnav_run), "--budget", "1000")
+    assert (code, "Add --adapt all" in error) == (2, True)
+
+
+def test_a_budget_below_one_update_is_refused(gridnav_run, capsys):
+    code, _, error = said(capsys, "eval", str(gridnav_run), "--adapt", "all", "--budget", "1000")
+    assert (code, "one update takes 960" in error, "Give 9,600 or more" in error) == (2, True, True)
 
 
 def test_the_command_line_gives_the_numbers_of_the_api(gridnav_run, tmp_path, capsys):

@@ -99,8 +99,8 @@ def test_a_trial_can_be_longer_than_in_training(agent):
     )
 
 
-def test_ways_to_adapt_of_a_later_version_are_refused(agent):
-    with pytest.raises(ConfigError, match="not part of this version"):
+def test_an_agent_that_learns_on_is_not_evaluated_by_episodes(agent):
+    with pytest.raises(ConfigError, match="fledge eval DIR --adapt all"):
         fledge.evaluate(agent, adapt="all")
 
 

@@ -1,0 +1,125 @@
+"""η that learns along long lives: windows, staggered ages, guards, and what η can be."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from worlds import Probe
+
+from fledge.agents.maml import MAMLAgentSettings, adaptive_policy
+from fledge.core.errors import ConfigError
+from fledge.envs.trial import Trial
+from fledge.learn.eta import EntropySchedule, IntrinsicReward, LossWeights, ignored_parts
+from fledge.learn.online_meta import OnlineMeta, OnlineMetaSettings
+
+ENV = Probe("hidden", 1)
+SETTINGS = OnlineMetaSettings(n_lives=4, life_len=12, window=3, batch_size=4, critic_hidden=())
+ETAS = {
+    "weights": lambda key: LossWeights.init({"policy_coef": 0.5, "entropy_coef": 0.5}),
+    "reward": lambda key: IntrinsicReward.init(key, ENV.observation_space, ENV.action_space, hidden=4),
+    "schedule": lambda key: EntropySchedule.init(key, hidden=4),
+}
+
+
+def learner(eta="weights", **changes):
+    make = adaptive_policy(MAMLAgentSettings(hidden=()), ENV)
+    return OnlineMeta(Trial(ENV, 1), make, ETAS[eta], replace(SETTINGS, **changes))
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """A learner of loss weights, its state, and its compiled update."""
+    made = learner()
+    return made, jax.jit(made.init)(jax.random.key(0)), jax.jit(made.update)
+
+
+@pytest.mark.parametrize("eta", ETAS)
+def test_every_eta_has_a_gradient_that_is_not_zero(eta):
+    made = learner(eta)
+    state = jax.jit(made.init)(jax.random.key(0))
+    gradient = jax.jit(jax.grad(lambda e: made.window(e, state.lives, state.tasks, jax.random.key(1))[0]))(state.eta)
+    assert ignored_parts(gradient) in ([], ["net.layers[0].weight"])  # a schedule sees zeros before its first batch
+
+
+def test_what_the_update_ignores_is_named():
+    made = learner()
+    state = jax.jit(made.init)(jax.random.key(0))
+    eta = LossWeights.init({"gae_lambda": 0.9, "policy_coef": 0.5})  # episodes of one step: λ does nothing
+    gradient = jax.jit(jax.grad(lambda e: made.window(e, state.lives, state.tasks, jax.random.key(1))[0]))(eta)
+    assert ignored_parts(gradient) == ["logits['gae_lambda']"]
+
+
+def test_recomputing_changes_no_gradient():
+    plain, remat = learner(), learner(remat=True)
+    state = jax.jit(plain.init)(jax.random.key(0))
+    found = [
+        jax.jit(jax.grad(lambda e, m=m: m.window(e, state.lives, state.tasks, jax.random.key(1))[0]))(state.eta)
+        for m in (plain, remat)
+    ]
+    for one, other in zip(*(jax.tree.leaves(f) for f in found), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_lives_start_at_different_ages_and_start_anew_when_they_are_over(weights):
+    _, state, update = weights
+    ages = [np.asarray(state.age)]
+    for _ in range(4):
+        state, _ = update(state)
+        ages.append(np.asarray(state.age))
+    assert len(set(ages[0])) > 1 and (np.diff(ages, axis=0) < 0).any(0).all()
+
+
+def test_a_life_goes_on_where_its_window_ended(weights):
+    made, state, update = weights
+    state = eqx.tree_at(lambda s: s.age, state, jnp.zeros_like(state.age))
+    _, (lives, _) = jax.jit(made.window)(state.eta, state.lives, state.tasks, jax.random.split(state.key, 4)[1])
+    after, _ = update(state)
+    np.testing.assert_allclose(
+        after.lives.theta.policy.net.layers[0].bias, lives.theta.policy.net.layers[0].bias, atol=1e-6
+    )
+
+
+def test_a_window_with_something_that_is_no_number_is_dropped_and_counted(weights):
+    _, state, update = weights
+    broken = eqx.tree_at(lambda s: s.lives.recent, state, state.lives.recent.at[0, 0].set(jnp.nan))
+    broken = eqx.tree_at(lambda s: s.lives.theta.critic.layers[0].bias, broken, jnp.full((4, 1), jnp.nan))
+    after, metrics = update(broken)
+    assert (float(metrics["meta/dropped"]), float(after.eta.logits["policy_coef"])) == (
+        1.0,
+        float(state.eta.logits["policy_coef"]),
+    )
+
+
+def test_adam_inside_has_a_finite_meta_gradient():
+    made = learner(optimiser="adam")
+    state = jax.jit(made.init)(jax.random.key(0))
+    _, metrics = jax.jit(made.update)(state)
+    assert (float(metrics["meta/dropped"]), float(metrics["grad/norm"]) > 0) == (0.0, True)
+
+
+def test_learning_faster_is_learnt(weights):
+    _, state, update = weights
+    run = jax.jit(lambda s: jax.lax.scan(lambda s, _: update(s), s, None, length=150)[0])
+    after = run(state)
+    gained = {name: float(after.eta.logits[name] - state.eta.logits[name]) for name in ("policy_coef", "entropy_coef")}
+    assert (gained["policy_coef"] > 0.3, gained["entropy_coef"] < -0.3) == (True, True)
+
+
+def test_a_window_longer_than_a_life_is_refused():
+    with pytest.raises(ConfigError, match="window of 13 updates is longer than a life of 12"):
+        replace(SETTINGS, window=13)
+
+
+def test_a_number_that_no_loss_has_is_refused():
+    with pytest.raises(ConfigError, match="Did you mean 'discount'"):
+        LossWeights.init({"discout": 0.9})
