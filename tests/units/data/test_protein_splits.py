@@ -26,7 +26,11 @@ DATA = Path(os.environ.get("FLEDGE_DATA", Path(__file__).resolve().parents[4] / 
 KEY = np.random.default_rng(3)
 LETTERS = list("ACDEFGHIKLMNPQRSTVWY")
 SEQUENCES = {name: "".join(KEY.choice(LETTERS, 60)) for name in "abcdef"}
-NAMES = ["BLAT_ECOLX_Jacquier_2013", "BLAT_ECOLX_Deng_2012", "TAT_HV1BR_Fernandes_2016", "RL401_YEAST_Mavor_2016"] + [
+NAMES = [
+    "BLAT_ECOLX_Jacquier_2013",
+    "BLAT_ECOLX_Deng_2012",
+    "TAT_HV1BR_Fernandes_2016",
+    "RL401_YEAST_Mavor_2016",
     "RL401_YEAST_Roscoe_2013",
     "KKA2_KLEPN_Melnikov_2014",
     "GFP_AEQVI_Sarkisyan_2016",
@@ -113,8 +117,16 @@ def test_a_small_assay_says_so():
 
 @pytest.mark.parametrize(
     ("n", "sizes"),
-    [(989, (800, 800, 700)), (1813, (1600, 1600, 1500)), (2363, (2000, 2000, 2000)), (1576, (1400, 1400, 1300))]
-    + [(2147, (2000, 2000, 1800)), (1577, (1400, 1400, 1300)), (1195, (1000, 1000, 900)), (7467, (2000, 2000, 2000))],
+    [
+        (989, (800, 800, 700)),
+        (1813, (1600, 1600, 1500)),
+        (2363, (2000, 2000, 2000)),
+        (1576, (1400, 1400, 1300)),
+        (2147, (2000, 2000, 1800)),
+        (1577, (1400, 1400, 1300)),
+        (1195, (1000, 1000, 900)),
+        (7467, (2000, 2000, 2000)),
+    ],
 )
 def test_the_papers_evaluation_sizes_come_out(n, sizes):
     assert tuple(paper_size(n, shots) for shots in (0, 16, 128)) == sizes
