@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 
-from fledge.cli import lists
+from fledge.cli import lists, protein
 from fledge.core.errors import ConfigError, FledgeError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(protein.app, name="protein")
 
 Scale = Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes) or paper (the published setting).")]
 Out = Annotated[Optional[Path], typer.Option(help="Where to write; never overwrites.")]  # noqa: UP045

@@ -21,8 +21,16 @@ def identities(query: str, others: Sequence[str]) -> Float[np.ndarray, " other"]
     Needleman and Wunsch (1970) with BLOSUM62, a linear gap cost and free gaps at both ends; among alignments of one
     score, the one with most identities. All of `others` are aligned at once.
     """
-    if not others:
-        return np.zeros(0)
+    found = np.zeros(len(others))
+    groups: dict[int, list[int]] = {}
+    for i, other in enumerate(others):
+        groups.setdefault(len(other).bit_length(), []).append(i)  # so that short ones are not filled up to long ones
+    for rows in groups.values():
+        found[rows] = _aligned(query, [others[i] for i in rows])
+    return found
+
+
+def _aligned(query: str, others: Sequence[str]) -> Float[np.ndarray, " other"]:
     width = max(map(len, others))
     codes = np.full((len(others), width), 20, np.int64)
     for i, other in enumerate(others):

@@ -34,7 +34,8 @@ class HeadedAttention(eqx.Module):
         """
         if n_heads < 1 or width % n_heads:
             raise ConfigError(f"{n_heads} attention heads cannot share a width of {width}: it must be a multiple.")
-        return cls(*(Linear.framework(k, width, width) for k in jax.random.split(key, 4)), n_heads)
+        q, k, v, merge = (Linear.framework(part, width, width) for part in jax.random.split(key, 4))
+        return cls(q, k, v, merge, n_heads)
 
     def split(self, x: Float[Array, "*batch width"]) -> tuple[Array, Array, Array]:
         """Queries, keys and values (*batch, head, part)."""

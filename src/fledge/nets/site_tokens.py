@@ -26,15 +26,15 @@ _KERNEL = 9
 class Rows(eqx.Module):
     """Variants of one wild type, as far as a model sees them."""
 
-    sites: Int[Array, "*batch row mutation"]
+    sites: Int[Array | np.ndarray, "*batch row mutation"]
     """−1 where there is no mutation."""
-    residues: Int[Array, "*batch row mutation"]
+    residues: Int[Array | np.ndarray, "*batch row mutation"]
     """Mutant residues; −1 where there is no mutation."""
-    labels: Float[Array, "*batch row"]
+    labels: Float[Array | np.ndarray, "*batch row"]
     """Standardised; 0 where unknown."""
-    known: Bool[Array, "*batch row"]
+    known: Bool[Array | np.ndarray, "*batch row"]
     """Whether the label is."""
-    valid: Bool[Array, "*batch row"]
+    valid: Bool[Array | np.ndarray, "*batch row"]
     """False for rows that only fill up an array."""
 
 

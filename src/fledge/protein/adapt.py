@@ -1,4 +1,4 @@
-"""From a meta-trained model to a protein: labels as context, and fine-tuning by splitting the labels again and again."""
+"""From a meta-trained model to a protein: labels as context, and fine-tuning by splitting the labels at random."""
 
 from __future__ import annotations
 

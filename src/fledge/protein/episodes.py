@@ -13,14 +13,19 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from fledge.nets.site_tokens import N_RESIDUES, Rows
 from fledge.protein.tasks import TaskArrays
 
+WILD = -2
+"""In the place of row numbers: the wild type itself."""
+WILD_SHARE = 0.03
+"""Of the rows of an episode whose variants are put together."""
+
 
 class Plan(eqx.Module):
     """Which tasks and rows a chunk of training steps takes: drawn beforehand, without replacement."""
 
-    tasks: Int[np.ndarray, "step task"]
-    rows: Int[np.ndarray, "step task row part"]
-    """Numbers within the task; −1 for none. More than one part: variants that are put together."""
-    shots: Int[np.ndarray, "step task"]
+    tasks: Int[Array | np.ndarray, "step task"]
+    rows: Int[Array | np.ndarray, "step task row part"]
+    """Numbers within the task; −1 for none, `WILD` for the wild type. More than one part: put together."""
+    shots: Int[Array | np.ndarray, "step task"]
     """How many of the first rows have their label shown."""
 
 
@@ -65,6 +70,7 @@ def plan(
     if n_parts > 1:
         alone = rng.integers(1, n_parts + 1, rows.shape[:3])
         rows[np.arange(n_parts) >= alone[..., None]] = -1
+        rows[rng.random(rows.shape[:3]) < WILD_SHARE] = WILD
     return Plan(tasks.astype(np.int32), rows, rng.choice(np.asarray(shots, np.int32), tasks.shape))
 
 
@@ -104,7 +110,7 @@ def episode(
     """
     wild_type = arrays.wild_types[task]
     sites, residues, y = _compose(arrays, task, chosen)
-    valid = jnp.any(chosen >= 0, axis=-1)
+    valid = jnp.any(chosen != -1, axis=-1)
     key_whether, key_size, key_field = jax.random.split(key, 3)
     size = jax.random.uniform(key_size, minval=augment_range[0], maxval=augment_range[1])
     size = jnp.where((jax.random.uniform(key_whether) < augment_prob) & (shots > 0), size, 0.0)

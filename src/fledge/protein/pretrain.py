@@ -38,11 +38,11 @@ class PretrainSettings:
     weight_decay: float = 5e-3
     max_grad_norm: float = 1.0
     warmup_frac: float = 0.05
-    augment_prob: float = 0.3
+    augment_prob: float = 0.5
     augment_range: tuple[float, float] = (0.3, 1.5)
-    dropout: float = 0.1
+    dropout: float = 0.3
     """Of the wild type's encoding."""
-    multi_every: int = 8
+    multi_every: int = 6
     """Every so many chunks is about variants with up to `n_parts` mutations, put together from single ones; 0: none."""
     n_parts: int = 3
     loss: str = "pairs"

@@ -39,7 +39,7 @@ def top_recall(predicted: Float[np.ndarray, " row"], measured: Float[np.ndarray,
 def aggregate(
     scores: Mapping[str, float], proteins: Mapping[str, str], types: Mapping[str, str]
 ) -> tuple[float, float]:
-    """The plain mean over assays, and ProteinGym's: within each protein, then within each type of selection, then over types."""
+    """The plain mean over assays, and ProteinGym's: within a protein and type of selection, a type, over types."""
     plain = float(np.mean(list(scores.values())))
     by_protein: dict[tuple[str, str], list[float]] = {}
     for name, value in scores.items():

@@ -73,7 +73,7 @@ def task_arrays(assays: Sequence[Assay]) -> TaskArrays:
 
 
 def bucket(n: int, sizes: Sequence[int] = (16, 32, 48, 64, 80, 96, 128, 192, 256)) -> int:
-    """The next size that arrays are filled up to, so that few programs are compiled; by powers of two after the list."""
+    """The next size that arrays are filled up to, so that few programs are compiled; later ones are powers of two."""
     for size in sizes:
         if n <= size:
             return size
