@@ -99,7 +99,7 @@ def profile(wild_type: Int[Array, " site"], rows: Rows) -> Profile:
     lost = jax.nn.one_hot(jnp.where(real, wild_type[rows.sites], -1), N_RESIDUES)
     size = jnp.sqrt(jnp.maximum(real.sum(-1), 1).astype(jnp.float32))
     scale = size[:, None]
-    return Profile(rows.sites, gained.sum(-2) / scale, lost.sum(-2) / scale, size)
+    return Profile(jnp.asarray(rows.sites), gained.sum(-2) / scale, lost.sum(-2) / scale, size)
 
 
 def pair_features(a: Profile, b: Profile) -> Float[Array, "feature row other"]:
@@ -255,7 +255,7 @@ class SiteTokenModel(eqx.Module):
             u = block.after(u, jnp.einsum("hrs,shd->rhd", weights, v).reshape(u.shape))
             keys.append(k)
             values.append(v)
-        found = Context(wild_type, encoded, mine, jnp.stack(keys), jnp.stack(values), rows.valid)
+        found = Context(wild_type, encoded, mine, jnp.stack(keys), jnp.stack(values), jnp.asarray(rows.valid))
         return found, self._read(u, z, mine)
 
     def predict(self, context: Context, rows: Rows) -> Float[Array, " row"]:

@@ -74,7 +74,8 @@ def context_rows(
 
 def _ready(rows: Rows) -> Rows:
     """Rows with their labels standardised by themselves."""
-    labels = jnp.where(rows.known, standardised(rows.labels, rows.known), 0.0)
+    known = jnp.asarray(rows.known)
+    labels = jnp.where(known, standardised(jnp.asarray(rows.labels), known), 0.0)
     return eqx.tree_at(lambda r: r.labels, rows, labels)
 
 
@@ -84,7 +85,7 @@ def split_again(key: Key[Array, ""], rows: Rows) -> tuple[Rows, Array]:
     rank = jnp.argsort(jnp.argsort(chance))
     shown = rows.known & (rank < (jnp.sum(rows.known) + 1) // 2)
     left = eqx.tree_at(lambda r: r.known, rows, shown)
-    return _ready(left), rows.known & ~shown
+    return _ready(left), jnp.asarray(rows.known & ~shown)
 
 
 def tune(
@@ -100,7 +101,7 @@ def tune(
 
     def loss(model: SiteTokenModel, key: Key[Array, ""]) -> Array:
         shown, asked = split_again(key, rows)
-        return bradley_terry(model.context(wild_type, shown)[1], rows.labels, asked)
+        return bradley_terry(model.context(wild_type, shown)[1], jnp.asarray(rows.labels), asked)
 
     def step(i: Array, carry: tuple) -> tuple:
         model, memory = carry

@@ -122,7 +122,7 @@ def make_chunk(settings: PretrainSettings) -> Callable[[TrainState, TaskArrays, 
             )
             return episode_loss(model, data, settings, key_drop)
 
-        return jnp.mean(jax.vmap(one)(keys, part.tasks, part.rows, part.shots))
+        return jnp.mean(jax.vmap(one)(keys, *map(jnp.asarray, (part.tasks, part.rows, part.shots))))
 
     def step(arrays: TaskArrays, state: TrainState, part: Plan) -> tuple[TrainState, Array]:
         key, key_loss = jax.random.split(state.key)

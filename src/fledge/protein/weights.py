@@ -105,9 +105,8 @@ def _read(path: Path) -> Prior:
 def settings_of(about: Mapping[str, Any]) -> PretrainSettings:
     """The settings that weights were made with."""
     known = {f.name for f in fields(PretrainSettings)}
-    kept: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in about.get("settings", {}).items() if key in known
-    }
+    given = {key: value for key, value in about.get("settings", {}).items() if key in known}
+    kept: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
     return PretrainSettings(**kept)
 
 
