@@ -45,12 +45,19 @@ def read_wild_type(source: str | Path) -> str:
         DataError: neither of the two.
     """
     text = str(source)
-    if is_fasta(text) or Path(text).is_file():
+    if is_fasta(text) or _is_file(text):
         found = read_fasta(text)
         if len(found) > 1:
             raise DataError(f"{text} has {len(found)} sequences; the wild type is one. Leave only it in the file.")
         text = next(iter(found.values()))
     return check_sequence(text)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # a sequence that is too long for a file's name
+        return False
 
 
 def read_assay(

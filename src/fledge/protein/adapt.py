@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import equinox as eqx
@@ -66,7 +67,7 @@ def context_rows(
     return Rows(
         np.concatenate([padded(support.sites, n), padded(others.sites, n_others)]),
         np.concatenate([padded(support.residues, n), padded(others.residues, n_others)]),
-        np.concatenate([padded(np.asarray(labels, np.float32), n, 0), np.zeros(n_others, np.float32)]),
+        np.concatenate([padded(np.asarray(labels, np.float32), n, 0.0), np.zeros(n_others, np.float32)]),
         np.concatenate([known, blank]),
         np.concatenate([known, np.arange(n_others) < len(others)]),
     )
@@ -112,38 +113,41 @@ def tune(
 
 
 @partial(jax.jit, static_argnums=5)
-def _tuned(key, models, wild_type, rows, n_steps, learning_rate):
-    keys = jax.random.split(key, rows.valid.shape[0])
-    return jax.lax.map(lambda x: tune(x[0], x[1], wild_type, x[2], n_steps, learning_rate), (keys, models, rows))
+def _tuned(key, model, wild_type, rows, n_steps, learning_rate):
+    return tune(key, model, wild_type, rows, n_steps, learning_rate)
 
 
 @jax.jit
-def _contexts(models, wild_type, rows):
-    def one(x):
-        model, rows = x
-        context, v = model.context(wild_type, _ready(rows))
-        others = rows.valid & ~rows.known
-        count = jnp.sum(others)
-        mean = jnp.sum(jnp.where(others, v, 0.0)) / count
-        spread = jnp.sqrt(jnp.sum(jnp.where(others, (v - mean) ** 2, 0.0)) / count)
-        return context, mean, jnp.maximum(spread, 1e-6)
-
-    return jax.lax.map(one, (models, rows))
+def _context(model, wild_type, rows):
+    context, v = model.context(wild_type, _ready(rows))
+    others = rows.valid & ~rows.known
+    count = jnp.sum(others)
+    mean = jnp.sum(jnp.where(others, v, 0.0)) / count
+    spread = jnp.sqrt(jnp.sum(jnp.where(others, (v - mean) ** 2, 0.0)) / count)
+    return context, mean, jnp.maximum(spread, 1e-6)
 
 
 @jax.jit
-def _predictions(models, contexts, rows):
-    return jax.lax.map(lambda x: x[0].predict(x[1], rows), (models, contexts))
+def _predictions(model, context, rows):
+    return model.predict(context, rows)
 
 
-class Adapted(eqx.Module):
-    """Copies of a model that know a protein: members of an ensemble, each with its own part of the labels."""
+@dataclass(frozen=True)
+class Copy:
+    """A model that knows a protein."""
 
-    models: SiteTokenModel
-    contexts: Context
-    means: Float[Array, " copy"]
-    """Of each copy's predictions for random single mutants."""
-    spreads: Float[Array, " copy"]
+    model: SiteTokenModel
+    context: Context
+    mean: float
+    """Of its predictions for random single mutants."""
+    spread: float
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Copies of models that know a protein: members of an ensemble, each with its own part of the labels."""
+
+    copies: tuple[Copy, ...]
 
     def predict(self, variants: Variants) -> Float[np.ndarray, "copy variant"]:
         """Values without a unit: 0 is the mean and 1 the standard deviation of random single mutants of the protein.
@@ -160,9 +164,9 @@ class Adapted(eqx.Module):
             zeros = np.zeros(size, np.float32)
             blank = np.zeros(size, bool)
             rows = Rows(padded(part.sites, size), padded(part.residues, size), zeros, blank, ~blank)
-            found.append(np.asarray(_predictions(self.models, self.contexts, rows))[:, : len(part)])
-        values = np.concatenate(found, axis=1) if found else np.zeros((len(self.means), 0))
-        return (values - np.asarray(self.means)[:, None]) / np.asarray(self.spreads)[:, None]
+            raw = [np.asarray(_predictions(c.model, c.context, rows))[: len(part)] for c in self.copies]
+            found.append(np.stack([(v - c.mean) / c.spread for v, c in zip(raw, self.copies, strict=True)]))
+        return np.concatenate(found, axis=1) if found else np.zeros((len(self.copies), 0))
 
 
 def adapt(
@@ -189,13 +193,16 @@ def adapt(
     made = [context_rows(wild_type, v, y, seed=seed + i, width=width) for i, (v, y) in enumerate(parts)]
     most = max(len(rows.valid) for rows in made)
     made = [_filled(rows, most) for rows in made]
-    n_members = members.additive.shape[0]
-    rows = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves * n_members)), *made)
-    models = jax.tree.map(lambda leaf: jnp.repeat(leaf, len(parts), axis=0), members)
     codes = jnp.asarray(padded_wild_type(wild_type))
-    if n_steps:
-        models = _tuned(jax.random.key(seed), models, codes, rows, jnp.asarray(n_steps), learning_rate)
-    return Adapted(models, *_contexts(models, codes, rows))
+    copies: list[Copy] = []
+    for member in range(members.additive.shape[0]):
+        own = jax.tree.map(lambda leaf, i=member: leaf[i], members)
+        for rows in made:
+            key = jax.random.fold_in(jax.random.key(seed), len(copies))
+            model = _tuned(key, own, codes, rows, jnp.asarray(n_steps), learning_rate) if n_steps else own
+            context, mean, spread = _context(model, codes, rows)
+            copies.append(Copy(model, context, float(mean), float(spread)))
+    return Adapted(tuple(copies))
 
 
 def _at_most(part: tuple[Variants, np.ndarray], seed: int) -> tuple[Variants, np.ndarray]:

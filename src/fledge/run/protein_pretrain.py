@@ -30,6 +30,7 @@ from fledge.protein.weights import Prior, described, save_prior, stack
 from fledge.run import launch
 from fledge.run.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 
+SOURCE = "ProteinGym 0.1 assays of single mutants (SingleSiteProteinGYM, MIT); domains of Tsuboyama et al. 2023 (EvoStability)"
 SPLITS = ("domains", "strict", "paper", "all")
 
 
@@ -190,16 +191,16 @@ def pretrain(
     started = time.perf_counter()
     prior = train_members([library.read(name) for name in split.train], settings, folder=_beside(out), tell=tell)
     wall = round(time.perf_counter() - started, 1)
+    about = {**prior.about, "held_out": list(split.test), "train_s": wall, "source": SOURCE}
+    prior = Prior(prior.members, about)
+    save_prior(out, prior)  # measuring takes long, and may be stopped
     found: list[Measured] = []
     if measure and split.test:
         protocol = Protocol(arms=(META, CONTEXT_ONLY), repeats=2)
         for name in ("domain", "assay"):
             names = [test for test in split.test if library.sets[test] == name]
             found += evaluate(prior, [library.read(test) for test in names], protocol)
-    numbers = _numbers(found, library)
-    about = {**prior.about, "held_out": list(split.test), "train_s": wall, "numbers": numbers}
-    about |= {"source": "ProteinGym v0.1 single-mutant assays (MIT); Tsuboyama et al. 2023 domains (EvoStability)"}
-    prior = Prior(prior.members, about)
+    prior = Prior(prior.members, {**about, "numbers": _numbers(found, library)})
     save_prior(out, prior)
     return prior, found
 
