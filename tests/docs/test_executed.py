@@ -24,6 +24,7 @@ EXECUTED = (
     "methods/evaluation.md",
     "methods/hypernetworks.md",
     "methods/memories.md",
+    "methods/protein.md",
     *(f"contracts/{page.name}" for page in sorted((DOCS / "contracts").glob("*.md")) if page.name != "index.md"),
 )
 

@@ -30,7 +30,7 @@ from fledge.protein.weights import Prior, described, save_prior, stack
 from fledge.run import launch
 from fledge.run.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 
-SOURCE = "ProteinGym 0.1 assays of single mutants (SingleSiteProteinGYM, MIT); domains of Tsuboyama et al. 2023 (EvoStability)"
+SOURCE = "assays of ProteinGym 0.1 (SingleSiteProteinGYM, MIT); domains of Tsuboyama et al. 2023 (EvoStability)"
 SPLITS = ("domains", "strict", "paper", "all")
 
 

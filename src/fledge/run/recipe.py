@@ -41,6 +41,11 @@ KINDS: dict[str, Kind] = {
         "fledge.run.memory_gradients:PROGRAM",
         "look at memories before they have learnt anything",
     ),
+    "study-protein": Kind(
+        "fledge.run.protein_study:ProteinStudySettings",
+        "fledge.run.protein_study:PROGRAM",
+        "meta-train rankers of protein variants and compare them on unseen proteins",
+    ),
 }
 """Name → kind. A studio's own kind is one more row."""
 
