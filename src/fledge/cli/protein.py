@@ -26,6 +26,7 @@ Variant = Annotated[str, typer.Option(help="The column of variants, if it has an
 Score = Annotated[str, typer.Option(help="The column of scores, if it has an unusual name.")]
 Offset = Annotated[str, typer.Option(help="Added to positions so that they count from 1; 'auto' finds it.")]
 Weights = Annotated[Optional[Path], typer.Option(help="Weights of your own 'pretrain'.")]  # noqa: UP045
+Kind = Annotated[str, typer.Option(help="What was measured: stability, or general.")]
 Steps = Annotated[str, typer.Option(help="Steps of fine-tuning: a number, 'rule' or 'cv'.")]
 Candidates = Annotated[Optional[Path], typer.Option(help="A file of candidates; by default all singles.")]  # noqa: UP045
 SHOWN = 20
@@ -68,6 +69,7 @@ def fit(
     offset: Offset = "0",
     weights: Weights = None,
     n_steps: Steps = "rule",
+    kind: Kind = "general",
 ) -> None:
     """How far a ranking from these measurements can be trusted, beside trivial ones: each label predicted unseen."""
     import numpy as np
@@ -75,7 +77,7 @@ def fit(
     from fledge.protein.baselines import BASELINES
     from fledge.protein.scores import spearman
 
-    model = _fitted(file, wild_type, variant, score, offset, weights, n_steps)
+    model = _fitted(file, wild_type, variant, score, offset, weights, n_steps, kind)
     if model.n_labels_ < 5:
         raise ConfigError(f"{model.n_labels_} labels are too few to be held out. From 5 on this can be told.")
     fold = np.random.default_rng(0).permutation(model.n_labels_) % 5
@@ -102,10 +104,11 @@ def predict(
     offset: Offset = "0",
     weights: Weights = None,
     n_steps: Steps = "rule",
+    kind: Kind = "general",
     out: Out = None,
 ) -> None:
     """Predicted scores of candidates, in the candidates' order."""
-    model = _fitted(file, wild_type, variant, score, offset, weights, n_steps)
+    model = _fitted(file, wild_type, variant, score, offset, weights, n_steps, kind)
     _show(model, model.rank(_candidates(candidates, model, variant, offset), in_place=True), out)
 
 
@@ -119,10 +122,11 @@ def rank(
     offset: Offset = "0",
     weights: Weights = None,
     n_steps: Steps = "rule",
+    kind: Kind = "general",
     out: Out = None,
 ) -> None:
     """Candidates from best to worst; by default all single mutants that were not measured."""
-    model = _fitted(file, wild_type, variant, score, offset, weights, n_steps)
+    model = _fitted(file, wild_type, variant, score, offset, weights, n_steps, kind)
     _show(model, model.rank(_candidates(candidates, model, variant, offset)), out)
 
 
@@ -140,10 +144,11 @@ def suggest(
     offset: Offset = "0",
     weights: Weights = None,
     n_steps: Steps = "rule",
+    kind: Kind = "general",
     out: Out = None,
 ) -> None:
     """The next batch to measure."""
-    model = _fitted(file, wild_type, variant, score, offset, weights, n_steps)
+    model = _fitted(file, wild_type, variant, score, offset, weights, n_steps, kind)
     wanted = _candidates(candidates, model, variant, offset)
     _show(model, model.suggest(n, wanted, strategy=strategy, diversity=diversity, per_site=per_site), out)
 
@@ -194,7 +199,14 @@ def pretrain(
 
 
 def _fitted(
-    file: Path, wild_type: str | None, variant: str, score: str, offset: str, weights: Path | None, n_steps: str
+    file: Path,
+    wild_type: str | None,
+    variant: str,
+    score: str,
+    offset: str,
+    weights: Path | None,
+    n_steps: str,
+    kind: str,
 ) -> Any:
     from fledge.run.launch import prepare
 
@@ -203,7 +215,7 @@ def _fitted(
 
     assay = _assay(file, wild_type, variant, score, offset, scored=False)
     steps: Any = int(n_steps) if n_steps.isdigit() else n_steps
-    model = FitnessEstimator(assay.wild_type, weights=weights, n_steps=steps)
+    model = FitnessEstimator(assay.wild_type, weights=weights, n_steps=steps, kind=kind)
     return model.fit(assay.variants, assay.scores.tolist())
 
 

@@ -16,6 +16,7 @@ from fledge.nets.blocks import Linear
 from fledge.nets.transformer import LayerNorm
 
 N_RESIDUES = 20
+N_KINDS = 2
 N_PAIR = 4
 """Features of a pair: same site, same mutant residue, same wild-type residue, closeness in the sequence."""
 REACH = 3.0
@@ -174,6 +175,8 @@ class SiteTokenModel(eqx.Module):
     """
 
     encoder: SequenceEncoder
+    kind: Float[Array, "kind width"]
+    """What kind of measurement it is (stability, or anything else), added to the encoding."""
     mutant: Float[Array, "residue part"]
     wild: Float[Array, "residue part"]
     token: tuple[Linear, Linear]
@@ -208,6 +211,7 @@ class SiteTokenModel(eqx.Module):
         block_keys, bias_keys = jax.random.split(keys[6], n_layers), jax.random.split(keys[7], n_layers)
         return cls(
             SequenceEncoder.init(keys[0], width, features),
+            jnp.zeros((N_KINDS, width)),
             embedding(keys[1], part, features),
             embedding(keys[2], part, features),
             (Linear.init(keys[3], width + 2 * part, width), Linear.init(keys[4], width, width)),
@@ -230,16 +234,22 @@ class SiteTokenModel(eqx.Module):
         return jnp.sum(jnp.where(real[..., None], each, 0.0), axis=-2)
 
     def context(
-        self, wild_type: Int[Array, " site"], rows: Rows, *, dropout: tuple[Key[Array, ""], float] | None = None
+        self,
+        wild_type: Int[Array, " site"],
+        rows: Rows,
+        kind: Int[Array, ""] | int = 0,
+        *,
+        dropout: tuple[Key[Array, ""], float] | None = None,
     ) -> tuple[Context, Float[Array, " row"]]:
         """What later rows can look at, and predictions for the context's own rows, which look at each other.
 
         Args:
             wild_type: residue codes; 20 after the end.
             rows: the context.
+            kind: of the measurement.
             dropout: key and rate for the wild type's encoding; None but in training.
         """
-        encoded = self.encoder(wild_type)
+        encoded = self.encoder(wild_type) + self.kind[kind]
         if dropout is not None:
             key, rate = dropout
             encoded = jnp.where(jax.random.bernoulli(key, 1 - rate, encoded.shape), encoded / (1 - rate), 0.0)
@@ -278,14 +288,16 @@ class SiteTokenModel(eqx.Module):
             u = block.after(u, attended.reshape(u.shape))
         return self._read(u, z, mine)
 
-    def without_context(self, wild_type: Int[Array, " site"], rows: Rows) -> Float[Array, " row"]:
+    def without_context(
+        self, wild_type: Int[Array, " site"], rows: Rows, kind: Int[Array, ""] | int = 0
+    ) -> Float[Array, " row"]:
         """Predictions of rows that see nothing but themselves: the arm without context."""
         empty = jax.tree.map(lambda leaf: leaf[:1], rows)
         empty = eqx.tree_at(lambda r: r.valid, empty, jnp.zeros(1, bool))
         blank = eqx.tree_at(
             lambda r: (r.labels, r.known), rows, (jnp.zeros_like(rows.labels), jnp.zeros_like(rows.known))
         )
-        return self.predict(self.context(wild_type, empty)[0], blank)
+        return self.predict(self.context(wild_type, empty, kind)[0], blank)
 
     def _labelled(self, z: Float[Array, "row width"], rows: Rows, mine: Profile) -> Array:
         label = jnp.stack([jnp.where(rows.known, rows.labels, 0.0), (~rows.known).astype(jnp.float32)], axis=-1)

@@ -95,6 +95,7 @@ def tune(
     wild_type: Int[Array, " site"],
     rows: Rows,
     n_steps: Int[Array, ""],
+    kind: Int[Array, ""],
     learning_rate: float = LEARNING_RATE,
 ) -> SiteTokenModel:
     """The model after some steps of Adam on random halves of the labels (Beck et al. 2025, §3: re-splitting)."""
@@ -102,7 +103,7 @@ def tune(
 
     def loss(model: SiteTokenModel, key: Key[Array, ""]) -> Array:
         shown, asked = split_again(key, rows)
-        return bradley_terry(model.context(wild_type, shown)[1], jnp.asarray(rows.labels), asked)
+        return bradley_terry(model.context(wild_type, shown, kind)[1], jnp.asarray(rows.labels), asked)
 
     def step(i: Array, carry: tuple) -> tuple:
         model, memory = carry
@@ -112,14 +113,14 @@ def tune(
     return jax.lax.fori_loop(0, n_steps, step, (model, optimiser.init(model)))[0]
 
 
-@partial(jax.jit, static_argnums=5)
-def _tuned(key, model, wild_type, rows, n_steps, learning_rate):
-    return tune(key, model, wild_type, rows, n_steps, learning_rate)
+@partial(jax.jit, static_argnums=6)
+def _tuned(key, model, wild_type, rows, n_steps, kind, learning_rate):
+    return tune(key, model, wild_type, rows, n_steps, kind, learning_rate)
 
 
 @jax.jit
-def _context(model, wild_type, rows):
-    context, v = model.context(wild_type, _ready(rows))
+def _context(model, wild_type, rows, kind):
+    context, v = model.context(wild_type, _ready(rows), kind)
     others = rows.valid & ~rows.known
     count = jnp.sum(others)
     mean = jnp.sum(jnp.where(others, v, 0.0)) / count
@@ -175,6 +176,7 @@ def adapt(
     parts: Sequence[tuple[Variants, Float[np.ndarray, " label"]]],
     *,
     n_steps: int,
+    kind: int = 0,
     seed: int = 0,
     learning_rate: float = LEARNING_RATE,
 ) -> Adapted:
@@ -185,6 +187,7 @@ def adapt(
         wild_type: sequence.
         parts: supports; may be empty ones. All are filled up to one size.
         n_steps: of fine-tuning; 0: labels in context only. The members themselves stay as they are.
+        kind: of the measurement: a number of `fledge.protein.tasks.KINDS`.
         seed: of the unlabelled variants and of the splits.
         learning_rate: of fine-tuning.
     """
@@ -193,14 +196,14 @@ def adapt(
     made = [context_rows(wild_type, v, y, seed=seed + i, width=width) for i, (v, y) in enumerate(parts)]
     most = max(len(rows.valid) for rows in made)
     made = [_filled(rows, most) for rows in made]
-    codes = jnp.asarray(padded_wild_type(wild_type))
+    codes, which = jnp.asarray(padded_wild_type(wild_type)), jnp.asarray(kind)
     copies: list[Copy] = []
     for member in range(members.additive.shape[0]):
         own = jax.tree.map(lambda leaf, i=member: leaf[i], members)
         for rows in made:
             key = jax.random.fold_in(jax.random.key(seed), len(copies))
-            model = _tuned(key, own, codes, rows, jnp.asarray(n_steps), learning_rate) if n_steps else own
-            context, mean, spread = _context(model, codes, rows)
+            model = _tuned(key, own, codes, rows, jnp.asarray(n_steps), which, learning_rate) if n_steps else own
+            context, mean, spread = _context(model, codes, rows, which)
             copies.append(Copy(model, context, float(mean), float(spread)))
     return Adapted(tuple(copies))
 

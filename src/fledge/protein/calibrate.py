@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 FEWEST_TO_SCALE = 5
 """Labels below which predictions keep no unit."""
@@ -20,10 +20,10 @@ class Calibration:
     slope: float
     intercept: float
     residuals: Float[np.ndarray, " label"]
-    """Of labels that the prediction had not seen, each divided by its relative spread."""
+    """Of labels that neither the prediction nor the line had seen."""
     has_unit: bool
     typical: float = 1.0
-    """The median spread of the held-out predictions."""
+    """The median spread between models, over random single mutants."""
 
     def value(self, v: Float[np.ndarray, " variant"]) -> Float[np.ndarray, " variant"]:
         """In the assay's unit, where there were labels enough; else v itself."""
@@ -39,40 +39,36 @@ class Calibration:
             return spread
         return float(np.sqrt(np.mean(self.residuals**2))) * self.relative(spread)
 
-    def half_width(self, spread: Float[np.ndarray, " variant"], coverage: float) -> Float[np.ndarray, " variant"]:
-        """Half of an interval that covers a new variant with this chance; NaN below 30 labels.
+    def half_width(self, n: int, coverage: float) -> Float[np.ndarray, " variant"]:
+        """Half of an interval that covers a new variant with this chance, for `n` of them; NaN below 30 labels.
 
-        The ⌈(n + 1) coverage⌉-th smallest held-out residual, scaled by how sure the models are.
+        The ⌈(n + 1) coverage⌉-th smallest held-out residual. (Widths that follow the models' disagreement covered
+        worse: with few labels it is a noisy guide.)
         """
-        n = len(self.residuals)
-        if n < FEWEST_TO_COVER:
-            return np.full(spread.shape, np.nan)
-        rank = min(n, int(np.ceil((n + 1) * coverage)))
-        return float(np.sort(np.abs(self.residuals))[rank - 1]) * self.relative(spread)
+        labels = len(self.residuals)
+        if labels < FEWEST_TO_COVER:
+            return np.full(n, np.nan)
+        rank = min(labels, int(np.ceil((labels + 1) * coverage)))
+        return np.full(n, float(np.sort(np.abs(self.residuals))[rank - 1]))
 
 
-def calibrate(
-    v: Float[np.ndarray, " label"],
-    spread: Float[np.ndarray, " label"],
-    y: Float[np.ndarray, " label"],
-    seen: Bool[np.ndarray, " label"] | None = None,
-) -> Calibration:
+def calibrate(v: Float[np.ndarray, " label"], y: Float[np.ndarray, " label"], typical: float = 1.0) -> Calibration:
     """The line y ≈ a + b v (b ≥ 0) through predictions of labels that were held out, and its residuals.
+
+    Each residual is that of a line through the other labels: divided by 1 − leverage.
 
     Args:
         v: held-out predictions.
-        spread: between the models that made each of them.
         y: labels.
-        seen: rows to leave out.
+        typical: the usual spread between the models.
     """
-    keep = np.ones(len(y), bool) if seen is None else ~seen
-    v, spread, y = v[keep], spread[keep], y[keep]
-    if len(y) < FEWEST_TO_SCALE or np.ptp(y) == 0:
+    n = len(y)
+    if n < FEWEST_TO_SCALE or np.ptp(y) == 0:
         return Calibration(1.0, 0.0, np.zeros(0), False)
-    variance = float(np.var(v))
-    slope = max(0.0, float(np.mean((v - v.mean()) * (y - y.mean()))) / variance) if variance > 0 else 0.0
+    centred = v - v.mean()
+    power = float(centred @ centred)
+    slope = max(0.0, float(centred @ (y - y.mean())) / power) if power > 0 else 0.0
+    leverage = 1 / n + (centred**2 / power if power > 0 and slope > 0 else 0.0)
     intercept = float(y.mean() - slope * v.mean())
-    typical = float(np.median(spread)) if len(spread) else 1.0
-    plain = Calibration(slope, intercept, y, True, typical)
-    residuals = (y - plain.value(v)) / plain.relative(spread)
+    residuals = (y - intercept - slope * v) / np.maximum(1 - leverage, 0.1)
     return Calibration(slope, intercept, residuals, True, typical)

@@ -82,6 +82,7 @@ class Episode(eqx.Module):
     targets: Float[Array, " row"]
     asked: Bool[Array, " row"]
     """Rows whose prediction counts: those without a label."""
+    kind: Int[Array, ""]
 
 
 def episode(
@@ -117,7 +118,11 @@ def episode(
     y = y + size * _random_landscape(key_field, wild_type, sites, residues, valid)
     known = (jnp.arange(y.shape[0]) < shots) & valid
     return Episode(
-        wild_type, Rows(sites, residues, standardised(y, known), known, valid), jnp.where(valid, y, 0.0), valid & ~known
+        wild_type,
+        Rows(sites, residues, standardised(y, known), known, valid),
+        jnp.where(valid, y, 0.0),
+        valid & ~known,
+        arrays.kinds[task],
     )
 
 

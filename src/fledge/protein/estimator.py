@@ -12,15 +12,16 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from fledge.core.contracts import Estimator
-from fledge.core.errors import ConfigError, DataError, nearest, need
+from fledge.core.errors import ConfigError, DataError, nearest, need, unknown
 from fledge.data.assays import read_wild_type
 from fledge.data.measurements import combine_replicates, place_censored, read_scores
 from fledge.data.mutations import Offset, Variants, all_singles, parse
-from fledge.protein.adapt import Adapted, adapt, steps_by_rule
+from fledge.protein.adapt import Adapted, adapt, references, steps_by_rule
 from fledge.protein.calibrate import Calibration, calibrate
 from fledge.protein.choose import choose
 from fledge.protein.ranking import Ranking, ranked
 from fledge.protein.scores import spearman
+from fledge.protein.tasks import KINDS
 from fledge.protein.weights import load_prior
 
 N_FOLDS = 5
@@ -45,6 +46,7 @@ class FitnessEstimator(Estimator):
         weights: str | Path | None = None,
         n_steps: int | str = "rule",
         offset: Offset = 0,
+        kind: str = "general",
         seed: int = 0,
     ) -> None:
         """Nothing is computed here.
@@ -55,12 +57,14 @@ class FitnessEstimator(Estimator):
             n_steps: of fine-tuning: a number, "rule" (0 below 32 labels, then 20), or "cv" (the best of 0, 5, 20, 50
                 by cross-validation on the labels, from 32 on).
             offset: added to the positions that mutation strings have, so that they count from 1; "auto" finds it.
+            kind: what was measured: "stability", or "general" for anything else.
             seed: of the splits and of the unlabelled variants.
         """
         self.wild_type = wild_type
         self.weights = weights
         self.n_steps = n_steps
         self.offset = offset
+        self.kind = kind
         self.seed = seed
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -114,7 +118,9 @@ class FitnessEstimator(Estimator):
         self.prior_ = load_prior(self.weights)
         self.n_steps_ = self._chosen_steps()
         whole = [(self.variants_, self.scores_)]
-        self.adapted_ = adapt(self.prior_.members, self.wild_type_, whole, n_steps=self.n_steps_, seed=self.seed)
+        self.adapted_ = adapt(
+            self.prior_.members, self.wild_type_, whole, n_steps=self.n_steps_, kind=self._kind(), seed=self.seed
+        )
         self._folded: tuple[Adapted, Calibration, np.ndarray] | None = None
         return self
 
@@ -144,8 +150,8 @@ class FitnessEstimator(Estimator):
         if not 0 < coverage < 1:
             raise ConfigError(f"A coverage lies between 0 and 1, not at {coverage}. 0.9 is usual.")
         variants = self._variants(X)
-        folded, calibration, _ = self._folds()
-        half = calibration.half_width(folded.predict(variants).std(axis=0), coverage)
+        calibration = self._folds()[1]
+        half = calibration.half_width(len(variants), coverage)
         if np.isnan(half).any():
             raise ConfigError(
                 f"Intervals take at least 30 labels that differ; there are {self.n_labels_}. Use "
@@ -226,6 +232,11 @@ class FitnessEstimator(Estimator):
         singles, measured = all_singles(self.wild_type_), set(self.variants_.keys())
         return singles.take(np.array([key not in measured for key in singles.keys()]))  # noqa: SIM118
 
+    def _kind(self) -> int:
+        if self.kind not in KINDS:
+            raise unknown("kind of measurement", self.kind, KINDS)
+        return KINDS.index(self.kind)
+
     def _chosen_steps(self) -> int:
         if self.n_steps == "rule":
             return steps_by_rule(self.n_labels_)
@@ -239,18 +250,17 @@ class FitnessEstimator(Estimator):
         found = {steps: spearman(self._held_out(4, steps)[1], self.scores_) for steps in STEP_CHOICES}
         return max(found, key=lambda steps: (round(found[steps], 3), -steps))
 
-    def _held_out(self, n_folds: int, n_steps: int) -> tuple[Adapted, np.ndarray, np.ndarray]:
-        """Copies that each miss a fold, and predictions (and their spread) of the labels by those that miss them."""
+    def _held_out(self, n_folds: int, n_steps: int) -> tuple[Adapted, np.ndarray]:
+        """Copies that each miss a fold, and predictions of the labels by those that miss them."""
         fold = np.random.default_rng(self.seed).permutation(self.n_labels_) % n_folds
         parts = [(self.variants_.take(fold != k), self.scores_[fold != k]) for k in range(n_folds)]
-        adapted = adapt(self.prior_.members, self.wild_type_, parts, n_steps=n_steps, seed=self.seed)
+        adapted = adapt(self.prior_.members, self.wild_type_, parts, n_steps=n_steps, kind=self._kind(), seed=self.seed)
         every = adapted.predict(self.variants_)
         mine = np.arange(len(every)) % n_folds
-        held_out, spread = np.zeros(self.n_labels_), np.zeros(self.n_labels_)
+        held_out = np.zeros(self.n_labels_)
         for k in range(n_folds):
             held_out[fold == k] = every[mine == k][:, fold == k].mean(axis=0)
-            spread[fold == k] = every[:, fold == k].std(axis=0)
-        return adapted, held_out, spread
+        return adapted, held_out
 
     def _folds(self) -> tuple[Adapted, Calibration, np.ndarray]:
         """Made when first asked for: copies for the spread, and what turns values into the assay's unit."""
@@ -258,11 +268,14 @@ class FitnessEstimator(Estimator):
             raise ConfigError("The estimator knows no protein yet. Call fit first (without labels: fit(wild_type=…)).")
         if self._folded is None:
             if self.n_labels_ >= N_FOLDS:
-                adapted, held_out, spread = self._held_out(N_FOLDS, self.n_steps_)
-                self._folded = (adapted, calibrate(held_out, spread, self.scores_), held_out)
+                adapted, held_out = self._held_out(N_FOLDS, self.n_steps_)
+                usual = adapted.predict(references(self.wild_type_, 0, self.seed)).std(axis=0)
+                self._folded = (adapted, calibrate(held_out, self.scores_, float(np.median(usual))), held_out)
             else:
                 parts = [(self.variants_, self.scores_)] * 3  # what differs is the unlabelled part of the context
-                adapted = adapt(self.prior_.members, self.wild_type_, parts, n_steps=0, seed=self.seed)
+                adapted = adapt(
+                    self.prior_.members, self.wild_type_, parts, n_steps=0, kind=self._kind(), seed=self.seed
+                )
                 self._folded = (adapted, Calibration(1.0, 0.0, np.zeros(0), False), np.zeros(self.n_labels_))
         return self._folded
 

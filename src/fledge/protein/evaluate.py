@@ -14,6 +14,7 @@ from fledge.data.protein_splits import FewShot, few_shot
 from fledge.protein.adapt import adapt, steps_by_rule
 from fledge.protein.baselines import BASELINES, NEED_LABELS
 from fledge.protein.scores import spearman
+from fledge.protein.tasks import kind_of
 from fledge.protein.weights import Prior
 
 META = "meta"
@@ -86,7 +87,7 @@ def _arms(
     support, labels = assay.variants.take(shot.support), assay.scores[shot.support]
     query, truth = assay.variants.take(shot.query), assay.scores[shot.query]
     n = len(labels)
-    steps = steps_by_rule(n)
+    steps, kind = steps_by_rule(n), kind_of(assay)
     for arm in arms:
         if n == 0 and arm in (*NEED_LABELS, SHUFFLED, CONTEXT_ONLY, UNTRAINED):
             continue
@@ -95,12 +96,14 @@ def _arms(
         elif arm == UNTRAINED:
             if untrained is None:
                 continue
-            tuned = adapt(untrained.members, assay.wild_type, [(support, labels)], n_steps=100, learning_rate=1e-3)
+            tuned = adapt(
+                untrained.members, assay.wild_type, [(support, labels)], n_steps=100, kind=kind, learning_rate=1e-3
+            )
             v = tuned.predict(query).mean(axis=0)
         else:
             shown = np.random.default_rng(repeat).permutation(labels) if arm == SHUFFLED else labels
             tuning = 0 if arm == CONTEXT_ONLY else steps
-            adapted = adapt(prior.members, assay.wild_type, [(support, shown)], n_steps=tuning, seed=repeat)
+            adapted = adapt(prior.members, assay.wild_type, [(support, shown)], n_steps=tuning, kind=kind, seed=repeat)
             v = adapted.predict(query).mean(axis=0)
         yield Measured(arm, assay.name, repeat, n, spearman(v, truth))
 

@@ -96,9 +96,9 @@ def episode_loss(
     """The loss of the rows without labels."""
     if settings.context:
         drop = None if key is None or settings.dropout == 0 else (key, settings.dropout)
-        v = model.context(data.wild_type, data.rows, dropout=drop)[1]
+        v = model.context(data.wild_type, data.rows, data.kind, dropout=drop)[1]
     else:
-        v = model.without_context(data.wild_type, data.rows)
+        v = model.without_context(data.wild_type, data.rows, data.kind)
     return ranking_loss(settings.loss, v, data.targets, data.asked)
 
 

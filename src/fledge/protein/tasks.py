@@ -21,6 +21,15 @@ WILD_QUANTILE = 0.9
 FEATURES: Float[np.ndarray, "20 feature"] = properties()
 
 
+KINDS = ("general", "stability")
+"""Of measurements: models are told which it is, for what makes a protein stable is not what makes it work."""
+
+
+def kind_of(assay: Assay) -> int:
+    """The kind of an assay: the small domains of a library were measured for stability."""
+    return KINDS.index("stability") if assay.set == "domain" else 0
+
+
 class TaskArrays(eqx.Module):
     """Landscapes, one after the other."""
 
@@ -32,6 +41,8 @@ class TaskArrays(eqx.Module):
     """Standardised within each task: only so that augmentation has a scale. Models see them by their support's."""
     wild_scores: Float[Array, " task"]
     """What the wild type has, on the same scale."""
+    kinds: Int[Array, " task"]
+    """See `KINDS`."""
     starts: Int[Array, " task"]
     counts: Int[Array, " task"]
 
@@ -67,6 +78,7 @@ def task_arrays(assays: Sequence[Assay]) -> TaskArrays:
         jnp.asarray(np.concatenate(parts[1]), jnp.int32),
         jnp.asarray(np.concatenate(parts[2]), jnp.float32),
         jnp.asarray(wild, jnp.float32),
+        jnp.asarray([kind_of(assay) for assay in assays], jnp.int32),
         jnp.asarray(starts, jnp.int32),
         jnp.asarray(counts, jnp.int32),
     )
