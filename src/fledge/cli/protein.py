@@ -46,7 +46,11 @@ def check_data(
     merged = combine_replicates(assay.variants, scores)
     counts = np.bincount(assay.variants.counts)
     out = _out()
-    out.print(f"{file}: {len(assay)} variants of a protein of {len(assay.wild_type)} residues", highlight=False)
+    out.print(
+        f"{file}: {len(assay)} variants of a protein of {len(assay.wild_type)} residues",
+        highlight=False,
+        soft_wrap=True,
+    )
     rows = [
         ("mutations each", ", ".join(f"{n} with {k}" for k, n in enumerate(counts) if n)),
         ("scores", f"{int(np.isfinite(scores).sum())} numbers, {int(np.isneginf(scores).sum())} below detection"),

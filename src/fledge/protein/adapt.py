@@ -173,7 +173,7 @@ class Adapted:
 def adapt(
     members: SiteTokenModel,
     wild_type: str,
-    parts: Sequence[tuple[Variants, Float[np.ndarray, " label"]]],
+    parts: Sequence[tuple[Variants, np.ndarray]],
     *,
     n_steps: int,
     kind: int = 0,
