@@ -187,6 +187,7 @@ def pretrain(
     members: Annotated[int, typer.Option(help="Models in the ensemble.")] = 3,
     steps: Annotated[int, typer.Option(help="Of meta-training, each member.")] = 1500,
     seed: Annotated[int, typer.Option(help="Of the first member.")] = 0,
+    longest: Annotated[int, typer.Option(help="Leave assays of longer proteins out.")] = 1024,
     measure: Annotated[bool, typer.Option(help="Rank the held-out assays afterwards.")] = True,
 ) -> None:
     """Meta-train models on a folder of assays. Killed and called again, it goes on where it was."""
@@ -196,7 +197,9 @@ def pretrain(
     from fledge.run.protein_pretrain import pretrain as run
 
     prepare()
-    settings = MemberSettings(split=split, n_members=members, seed=seed, train=PretrainSettings(n_steps=steps))
+    settings = MemberSettings(
+        split=split, n_members=members, seed=seed, longest=longest, train=PretrainSettings(n_steps=steps)
+    )
     prior, _ = run(data, out, settings, measure=measure, tell=_tell)
     _print_rows(_out(), ("mean Spearman", ""), [(name, f"{rho:.3f}") for name, rho in prior.about["numbers"].items()])
     _tell(str(out))

@@ -44,7 +44,7 @@ class MemberSettings:
     n_members: int = 3
     seed: int = 0
     sets: tuple[str, ...] = ("domain", "assay")
-    longest: int = 600
+    longest: int = 1024
     """Assays of longer proteins are left out: their wild types cost most and teach least."""
     train: PretrainSettings = field(default_factory=PretrainSettings)
 
