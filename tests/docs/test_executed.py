@@ -29,6 +29,7 @@ EXECUTED = (
     "methods/maml.md",
     "methods/memories.md",
     "methods/sfbc.md",
+    "methods/protein.md",
     *(f"contracts/{page.name}" for page in sorted((DOCS / "contracts").glob("*.md")) if page.name != "index.md"),
 )
 

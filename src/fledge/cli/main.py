@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 
-from fledge.cli import annotate, feedback, lists
+from fledge.cli import annotate, feedback, lists, protein
 from fledge.core.errors import ConfigError, FledgeError
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app = typer.Typer(
 app.add_typer(feedback.app, name="feedback")
 
 app.add_typer(annotate.app)
+
+app.add_typer(protein.app, name="protein")
 
 Scale = Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes) or paper (the published setting).")]
 Out = Annotated[Optional[Path], typer.Option(help="Where to write; never overwrites.")]  # noqa: UP045

@@ -81,6 +81,11 @@ KINDS: dict[str, Kind] = {
         "fledge.run.feedback_instruments:PROGRAM",
         "the same behaviour, asked about in several ways",
     ),
+    "study-protein": Kind(
+        "fledge.run.protein_study:ProteinStudySettings",
+        "fledge.run.protein_study:PROGRAM",
+        "meta-train rankers of protein variants and compare them on unseen proteins",
+    ),
 }
 """Name → kind. A studio's own kind is one more row."""
 

@@ -1,0 +1,131 @@
+"""Episodes and meta-training: nothing that is asked for leaks, chunks can be repeated, and a stopped run goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conftest import SMALL, WILD, additive
+from fledge.core.errors import ConfigError, DataError
+from fledge.data.assays import Assay
+from fledge.protein.episodes import WILD as WILD_ROW
+from fledge.protein.episodes import episode, plan, standardised, walk
+from fledge.protein.pretrain import begin, chunk_plan, make_chunk
+from fledge.protein.tasks import bucket, task_arrays
+from fledge.run.protein_pretrain import MemberSettings, group_of, train_members
+
+ASSAYS = [additive(0), additive(1), additive(2, wild_type=WILD[::-1])]
+ARRAYS = task_arrays(ASSAYS)
+COUNTS = np.asarray(ARRAYS.counts)
+
+
+@pytest.fixture(scope="module")
+def cut():
+    def one(key, rows, shots, prob):
+        return episode(key, ARRAYS, jnp.array(1), rows, shots, augment_prob=prob)
+
+    compiled = jax.jit(one, static_argnums=3)
+    return lambda key, rows, shots, prob=0.0: compiled(key, rows, shots, prob)
+
+
+def test_an_episode_never_has_a_row_twice():
+    rows = plan(COUNTS, 0, n_steps=3, n_tasks=2, n_rows=16, shots=(4,)).rows
+    assert all(len(set(part.tolist())) == 16 for part in np.asarray(rows).reshape(-1, 16))
+
+
+def test_a_chunk_is_the_same_whatever_was_drawn_before():
+    a, b = (plan(COUNTS, 7, n_steps=2, n_tasks=2, n_rows=8, shots=(0, 4), seed=3) for _ in range(2))
+    assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_every_task_comes_once_in_an_epoch():
+    assert sorted(walk(5, 5, 10, 0).tolist()) == [0, 1, 2, 3, 4]
+    assert np.array_equal(walk(5, 4, 8, 0), walk(5, 12, 0, 0)[8:])
+
+
+def test_a_small_assay_leaves_rows_empty(cut):
+    rows = plan(np.array([5]), 0, n_steps=1, n_tasks=1, n_rows=16, shots=(2,)).rows[0, 0]
+    found = cut(jax.random.key(0), jnp.asarray(rows), jnp.array(2))
+    assert (found.rows.valid.sum(), found.asked.sum()) == (5, 3)
+
+
+def test_labels_are_standardised_by_the_support_alone(cut):
+    rows = jnp.arange(16)[:, None]
+    shown = cut(jax.random.key(0), rows, jnp.array(8)).rows.labels[:8]
+    assert float(shown.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(shown.std()) == pytest.approx(1, abs=1e-5)
+
+
+def test_what_is_asked_for_cannot_be_read_off_the_rows(cut):
+    """Other queries behind the same support: the support's labels stay as they are."""
+    first = cut(jax.random.key(0), jnp.arange(16)[:, None], jnp.array(8)).rows.labels[:8]
+    other = cut(jax.random.key(0), jnp.r_[jnp.arange(8), jnp.arange(40, 48)][:, None], jnp.array(8)).rows.labels[:8]
+    assert np.array_equal(first, other)
+
+
+def test_one_label_is_standardised_to_zero():
+    assert standardised(jnp.array([3.0, 9.0]), jnp.array([True, False])).tolist() == [0.0, 6.0]
+
+
+def test_augmentation_changes_targets_where_there_are_labels_only(cut):
+    rows = jnp.arange(16)[:, None]
+    plain, noisy, blind = (cut(jax.random.key(0), rows, jnp.array(s), p) for s, p in ((8, 0.0), (8, 1.0), (0, 1.0)))
+    assert not np.allclose(plain.targets, noisy.targets)
+    assert np.array_equal(plain.targets, blind.targets)
+
+
+def test_parts_are_put_together_and_add_up(cut):
+    rows = jnp.array([[0, 25], [0, 1], [WILD_ROW, WILD_ROW], [3, -1]])
+    found = cut(jax.random.key(0), rows, jnp.array(0))
+    assert (found.rows.sites >= 0).sum(-1).tolist() == [2, 1, 0, 1]  # two of one site clash: the first stays
+    assert found.rows.valid.tolist() == [True] * 4
+
+
+def test_a_constant_assay_is_refused():
+    flat = Assay("flat", WILD, ASSAYS[0].variants, np.ones(len(ASSAYS[0])))
+    with pytest.raises(DataError, match="flat has fewer than two different scores"):
+        task_arrays([flat])
+
+
+def test_sizes_that_arrays_are_filled_up_to():
+    assert [bucket(n) for n in (1, 16, 17, 200, 257, 3000)] == [16, 16, 32, 256, 512, 4096]
+
+
+def test_training_takes_the_loss_down():
+    settings = replace(SMALL, n_steps=160, chunk=40, learning_rate=1e-2, dropout=0.0, augment_prob=0.0)
+    chunk, state, losses = make_chunk(settings), begin(0, settings), []
+    for number in range(4):
+        state, found = chunk(state, ARRAYS, chunk_plan(COUNTS, number, settings, 0))
+        losses.append(float(found.mean()))
+    assert losses[-1] < losses[0] - 0.03
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
+    settings = MemberSettings(n_members=1, train=SMALL)
+    whole = train_members(ASSAYS, settings, folder=tmp_path / "a")
+
+    class Stop(Exception):
+        pass
+
+    def stop(line):
+        raise Stop
+
+    with pytest.raises(Stop):  # the first line is told after the last chunk, whose checkpoint is written
+        train_members(ASSAYS, settings, folder=tmp_path / "b", tell=stop)
+    again = train_members(ASSAYS, settings, folder=tmp_path / "b")
+    assert all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (whole.members, again.members)), strict=True))
+
+
+def test_too_few_assays_are_refused():
+    with pytest.raises(ConfigError, match="A step takes 2 tasks of alike length, but there are 1"):
+        train_members(ASSAYS[:1], MemberSettings(train=SMALL))
+
+
+def test_groups_take_turns_in_proportion():
+    turns = [group_of(i, [np.zeros(3), np.zeros(1)]) for i in range(8)]
+    assert [group for group, _ in turns].count(1) == 2
+    assert len(set(turns)) == 8

@@ -1,0 +1,234 @@
+"""`FitnessEstimator`: scikit-learn's manners, and a right answer or one clear message for everything that comes."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from conftest import WILD, additive
+from fledge.core.errors import ConfigError, DataError
+from fledge.data.mutations import Variants, all_singles
+from fledge.protein.estimator import FitnessEstimator
+from fledge.protein.ranking import COLUMNS
+
+ASSAY = additive(5)
+NAMES = ASSAY.variants.names(WILD)
+ORDER = np.random.default_rng(0).permutation(len(ASSAY))
+SHOWN, HIDDEN = ORDER[:40], ORDER[40:120]
+
+
+@pytest.fixture(scope="module")
+def fitted(weights):
+    model = FitnessEstimator(WILD, weights=weights, n_steps=2)
+    return model.fit([NAMES[i] for i in SHOWN], ASSAY.scores[SHOWN])
+
+
+@pytest.fixture(scope="module")
+def blank(weights):
+    return FitnessEstimator(WILD, weights=weights).fit()
+
+
+def test_fit_returns_itself_and_predict_one_number_each(fitted):
+    assert fitted.predict([NAMES[i] for i in HIDDEN]).shape == (80,)
+
+
+def test_no_label_is_enough(blank):
+    assert np.isfinite(blank.predict(NAMES)).all()
+    assert (blank.n_labels_, blank.n_steps_) == (0, 0)
+
+
+def test_predictions_do_not_depend_on_what_else_is_asked_for(fitted):
+    together = fitted.predict([NAMES[i] for i in HIDDEN[:5]])
+    alone = np.array([fitted.predict([NAMES[i]])[0] for i in HIDDEN[:5]])
+    assert np.allclose(together, alone, atol=1e-4)
+
+
+def test_the_order_of_the_labels_changes_no_ranking_without_fine_tuning(weights):
+    pairs = [(NAMES[i], ASSAY.scores[i]) for i in SHOWN[:10]]
+    both = []
+    for part in (pairs, pairs[::-1]):
+        model = FitnessEstimator(WILD, weights=weights, n_steps=0).fit(*map(list, zip(*part, strict=True)))
+        both.append(model.adapted_.predict(ASSAY.variants.take(HIDDEN)))
+    assert np.allclose(*both, atol=1e-4)
+
+
+def test_labels_on_another_scale_give_the_same_ranking(weights, fitted):
+    names = [NAMES[i] for i in SHOWN]
+    other = FitnessEstimator(WILD, weights=weights, n_steps=2).fit(names, 7 * ASSAY.scores[SHOWN] - 3)
+    assert np.allclose(fitted.adapted_.predict(ASSAY.variants), other.adapted_.predict(ASSAY.variants), atol=1e-3)
+
+
+def test_fitting_again_gives_the_same_and_leaves_the_weights_as_they_were(weights, fitted):
+    before = np.asarray(fitted.prior_.members.additive).copy()
+    again = FitnessEstimator(WILD, weights=weights, n_steps=2).fit([NAMES[i] for i in SHOWN], ASSAY.scores[SHOWN])
+    assert np.array_equal(again.adapted_.predict(ASSAY.variants), fitted.adapted_.predict(ASSAY.variants))
+    assert np.array_equal(before, again.prior_.members.additive)
+
+
+def test_fine_tuning_learns_from_the_labels(weights):
+    names = [NAMES[i] for i in SHOWN]
+    models = [FitnessEstimator(WILD, weights=weights, n_steps=n).fit(names, ASSAY.scores[SHOWN]) for n in (0, 300)]
+    before, after = (m.score([NAMES[i] for i in HIDDEN], ASSAY.scores[HIDDEN]) for m in models)
+    assert after > before + 0.1
+
+
+def test_uncertainty_is_in_the_units_of_the_labels(fitted):
+    values, std = fitted.predict([NAMES[i] for i in HIDDEN], return_std=True)
+    assert ((std > 0.05) & (std < 5)).all()
+    assert abs(values.mean() - ASSAY.scores.mean()) < 1
+
+
+def test_intervals_grow_with_what_they_promise(fitted):
+    names = [NAMES[i] for i in HIDDEN]
+    low, high = fitted.predict_interval(names, 0.5)
+    lower, higher = fitted.predict_interval(names, 0.9)
+    assert (lower < low).all() and (low < high).all() and (high < higher).all()
+
+
+def test_intervals_take_thirty_labels(blank):
+    with pytest.raises(ConfigError, match="at least 30 labels that differ; there are 0"):
+        blank.predict_interval(NAMES[:3])
+
+
+def test_a_ranking_has_everything_a_person_needs(fitted):
+    found = fitted.rank()
+    first = next(iter(found))
+    assert len(found) == 19 * len(WILD) - 40
+    assert tuple(first) == COLUMNS
+    assert np.all(np.diff(found.columns["predicted"]) <= 0)
+
+
+def test_a_ranking_can_stay_in_the_order_of_the_candidates(fitted):
+    names = [NAMES[i] for i in HIDDEN]
+    found = fitted.rank(names, in_place=True)
+    assert found.mutants == names
+    assert np.array_equal(np.argsort(found.columns["rank"]), np.argsort(-np.array(found.columns["predicted"])))
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "ucb", "thompson"])
+def test_a_batch_has_no_candidate_twice(fitted, strategy):
+    found = fitted.suggest(12, strategy=strategy, diversity=0.3, per_site=2)
+    sites = found.variants.sites[:, 0]
+    assert len(set(found.mutants)) == 12
+    assert np.bincount(sites).max() <= 2
+
+
+def test_an_unknown_strategy_is_refused(fitted):
+    with pytest.raises(ConfigError, match="Did you mean 'greedy'"):
+        fitted.suggest(3, strategy="greedi")
+
+
+def test_parameters_are_read_and_set_like_in_scikit_learn(weights):
+    sklearn = pytest.importorskip("sklearn.base")
+    copy = sklearn.clone(FitnessEstimator(WILD, weights=weights, n_steps="cv"))
+    assert copy.get_params()["n_steps"] == "cv"
+    assert copy.set_params(seed=3).seed == 3
+    with pytest.raises(ConfigError, match=r"no parameter 'n_step'\. Did you mean 'n_steps'"):
+        copy.set_params(n_step=1)
+
+
+def test_scikit_learn_cross_validates_it(weights):
+    selection = pytest.importorskip("sklearn.model_selection")
+    model = FitnessEstimator(WILD, weights=weights, n_steps=0)
+    scores = selection.cross_val_score(model, np.array(NAMES)[SHOWN], ASSAY.scores[SHOWN], cv=2)
+    assert np.isfinite(scores).all()
+
+
+def test_replicates_are_averaged_and_counted(weights):
+    model = FitnessEstimator(WILD, weights=weights).fit(["K2R", "K2R", "A4G"], [1.0, 3.0, 0.5])
+    assert (model.scores_.tolist(), model.replicates_.tolist()) == ([2.0, 0.5], [2, 1])
+
+
+def test_missing_and_censored_scores_are_understood(weights):
+    model = FitnessEstimator(WILD, weights=weights).fit(["K2R", "A4G", "T3S", "V7A"], ["1.5", "<LOD", "", "0.5"])
+    assert model.scores_.tolist() == [1.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_one_label_and_a_few_are_enough(weights, n):
+    model = FitnessEstimator(WILD, weights=weights).fit(NAMES[:n], list(range(n)))
+    values, std = model.predict(NAMES[:9], return_std=True)
+    assert np.isfinite(values).all() and np.isfinite(std).all()
+
+
+def test_constant_scores_are_told_and_change_nothing(weights, blank):
+    with pytest.warns(UserWarning, match="All 6 scores are 2: they say nothing about an order"):
+        model = FitnessEstimator(WILD, weights=weights).fit(NAMES[:6], [2.0] * 6)
+    assert np.isfinite(model.predict(NAMES[:9])).all()
+
+
+def test_the_wild_type_can_be_labelled_and_ranked(weights):
+    model = FitnessEstimator(WILD, weights=weights).fit(["WT", "K2R"], [1.0, 0.0])
+    assert np.isfinite(model.predict(["WT", WILD])).all()
+
+
+def test_variants_with_many_mutations_are_ranked(fitted):
+    many = Variants.concat([all_singles(WILD).take(np.arange(0, 300, 31)), ASSAY.variants.take(np.arange(3))])
+    doubles = ["K2R:A4G", "K2R:A4G:V7A", "M1A:K2R:T3S:A4G:Y5F"]
+    assert np.isfinite(fitted.predict(doubles)).all()
+    assert np.isfinite(fitted.predict(many)).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((["K2R"], [1.0, 2.0]), "1 variants came with 2 scores"),
+        (("K2R", [1.0]), "A list of variants was wanted"),
+        ((["R2K"], [1.0]), "row 1: R2K says R at 2, but the wild type has K"),
+        ((["K1R", "T2S"], [1.0, 2.0]), r"All letters fit if \+1 is added"),
+        ((["K2del"], [1.0]), "insertion or a deletion"),
+        ((["K2X"], [1.0]), "none of the twenty"),
+        ((["K2R"], ["x"]), "1 of 1 scores are not numbers"),
+        ((["K2R"], [np.inf]), "Score 1 is infinite"),
+        ((["K2R", "A4G"], ["<LOD", "<LOD"]), "All scores are below detection"),
+    ],
+)
+def test_bad_input_is_one_clear_message(weights, arguments, said):
+    with pytest.raises(DataError, match=said):
+        FitnessEstimator(WILD, weights=weights).fit(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [({}, "There is no wild type"), ({"wild_type": WILD, "n_steps": "some"}, "n_steps is a number, 'rule' or 'cv'")],
+)
+def test_a_bad_parameter_is_one_clear_message(weights, parameters, said):
+    with pytest.raises(ConfigError, match=said):
+        FitnessEstimator(weights=weights, **parameters).fit(["K2R"], [1.0])
+
+
+def test_predicting_before_fitting_is_told():
+    with pytest.raises(ConfigError, match="Call fit first"):
+        FitnessEstimator(WILD).predict(["K2R"])
+
+
+def test_a_nan_label_is_left_out(weights):
+    model = FitnessEstimator(WILD, weights=weights).fit(["K2R", "A4G"], [np.nan, 1.0])
+    assert model.n_labels_ == 1
+
+
+def test_steps_follow_the_rule(weights):
+    assert FitnessEstimator(WILD, weights=weights).fit(NAMES[:31], ASSAY.scores[:31]).n_steps_ == 0
+
+
+def test_a_protein_of_three_thousand_residues_is_ranked(weights):
+    long = WILD * 150
+    model = FitnessEstimator(long, weights=weights).fit(["K2R", "Q3000A"], [0.0, 1.0])
+    assert np.isfinite(model.predict(["K2R", "K1502A", "Q3000W"])).all()
+
+
+def test_a_hundred_thousand_candidates_are_ranked(weights, fitted):
+    rng = np.random.default_rng(0)
+    sites = np.sort(rng.permuted(np.tile(np.arange(len(WILD)), (100_000, 1)), axis=1)[:, :2], axis=1)
+    many = Variants(sites.astype(np.int32), rng.integers(0, 20, sites.shape).astype(np.int32))
+    values = fitted.adapted_.predict(many)
+    assert values.shape == (2, 100_000)
+    assert np.isfinite(values).all()
+
+
+def test_nothing_is_warned_about_when_nothing_is_wrong(weights):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        FitnessEstimator(WILD, weights=weights).fit(["K2R", "A4G"], [0.0, 1.0]).predict(["T3S"])
