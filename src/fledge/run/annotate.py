@@ -42,7 +42,9 @@ def open_store(where: str | Path) -> Store:
         try:
             engine = sa.create_engine(str(where), pool_pre_ping=True)
         except ModuleNotFoundError as error:
-            raise MissingExtra(f"This database needs the package '{error.name}'. Install it with pip.") from None
+            raise MissingExtra(
+                f"This database needs the package '{error.name}'. For PostgreSQL: pip install 'fledge[postgresql]'."
+            ) from None
         except sa.exc.ArgumentError as error:
             raise ConfigError(
                 f"'{where}' is no database: {error}. Write for example postgresql+psycopg://user@host/name"
