@@ -67,6 +67,10 @@ def _picture(path: Path, where: str) -> Media:
 
 
 def _frames(path: Path) -> list[Item]:
+    if not path.exists():
+        raise DataError(
+            f"There is no file {path}. Name an .npz with an array 'frames', or a table of items (JSON lines)."
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             frames, ids = file["frames"], file.get("ids")

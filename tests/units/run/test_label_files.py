@@ -114,3 +114,8 @@ def test_a_wrong_mode_is_refused_with_the_nearest(job, capsys):
     with LocalEndpoint() as server:
         assert label(server, "--mode", "normalized") == 2
     assert "Did you mean 'normalised'?" in capsys.readouterr().err
+
+
+def test_frames_that_are_not_there_are_said_to_be_missing(tmp_path):
+    with pytest.raises(FledgeError, match=r"There is no file .*nothere\.npz"):
+        read_items(tmp_path / "nothere.npz")
