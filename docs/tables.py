@@ -152,6 +152,30 @@ def _speed_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+MUJOCO = ("environments", "steps/s", "`mujoco.rollout`", "ours over it", "Gymnasium", "ours over it", "with learning")
+
+
+def mujoco(folder: Path = ROOT / "benchmarks" / "results" / "mujoco") -> str:
+    """The table of every stored `mujoco.json` of benchmarks/mujoco.py, under a line about its machine."""
+    parts = []
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        about, rows = result["machine"], []
+        for row in result["rows"]:
+            ours, engine, peer, learning = (
+                f"{row[name] / 1000:.1f}k" for name in ("fledge", "engine", "gymnasium", "learning")
+            )
+            shares = f"{row['of_engine']:.2f}", f"{row['over_gymnasium']:.2f}"
+            rows.append((f"{row['n_envs']:,}", ours, engine, shares[0], peer, shares[1], learning))
+        versions = about["versions"]
+        head = (
+            f"{about['cpu']}, {about['cores']} cores; JAX {versions['jax']}, MuJoCo {versions['mujoco']}, Gymnasium "
+            f"{versions['gymnasium']}; {about['date'][:10]}.\n\n"
+        )
+        parts.append(head + markdown(MUJOCO, rows, "rrrrrrr"))
+    return "\n".join(parts)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "environments": environments,
     "recipes": recipe_table,
@@ -160,6 +184,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "extras": extras,
     "speed": speed,
+    "mujoco": mujoco,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from fledge.core.contracts import Memory
 from fledge.core.errors import ConfigError
 from fledge.nets.blocks import Linear
+
+_BLOCK = 32
+"""Queries that are not worth a block of their own."""
+_N_BLOCKS = 6
 
 
 class Cache(eqx.Module):
@@ -131,35 +137,46 @@ class TransformerMemory(Memory):
         return Cache(jnp.zeros(shape), jnp.zeros(shape), jnp.zeros(1, jnp.int32))
 
     def step(self, state: Cache, token: Float[Array, "*batch token"]) -> tuple[Cache, Float[Array, "*batch out"]]:
-        slots = jnp.arange(self.horizon)
-        here = (slots == state.position % self.horizon)[..., None]
-        mask = (slots <= state.position)[..., None, :]
-        angle = self._angle(state.position[..., 0])
-        x, keys, values = self.embed(token), [], []
+        position = state.position[..., 0]
+        mask = (jnp.arange(self.horizon) <= state.position)[..., None, :]
+        angle, slot = self._angle(position), position % self.horizon
+        x, keys, values = self.embed(token), state.keys, state.values
         for layer, block in enumerate(self.blocks):
             q, k, v = block.queries(x, angle, self.n_heads)
-            keys.append(jnp.where(here, k[..., None, :], state.keys[..., layer, :, :]))
-            values.append(jnp.where(here, v[..., None, :], state.values[..., layer, :, :]))
-            x = block.after(x, attend(q[..., None, :], keys[-1], values[-1], mask, self.n_heads)[..., 0, :])
-        state = Cache(jnp.stack(keys, axis=-3), jnp.stack(values, axis=-3), state.position + 1)
-        return state, self.norm(x)
+            keys, values = written(keys, layer, slot, k), written(values, layer, slot, v)
+            attended = attend(q[..., None, :], keys[..., layer, :, :], values[..., layer, :, :], mask, self.n_heads)
+            x = block.after(x, attended[..., 0, :])
+        return Cache(keys, values, state.position + 1), self.norm(x)
 
     def scan(
         self, state: Cache, tokens: Float[Array, "time *batch token"], resets: Bool[Array, "time *batch"]
     ) -> tuple[Cache, Float[Array, "time *batch out"]]:
-        # A chunk of whole trials masks all of the cache and pays for it all the same: whether it does is data.
         x = self.embed(jnp.moveaxis(tokens, 0, -2))
         layout = Layout.of(state.position, jnp.moveaxis(resets, 0, -1), self.horizon)
+        # Chunks of whole trials see nothing of the cache, and need not pay for it.
+        looks_back = anywhere(layout.mask[..., : self.horizon])
+        x, keys, values = jax.lax.cond(
+            looks_back, partial(self._attended, cached=True), partial(self._attended, cached=False), x, state, layout
+        )
+        state = Cache(layout.kept(state.keys, keys), layout.kept(state.values, values), layout.position[..., -1:] + 1)
+        return state, jnp.moveaxis(self.norm(x), -2, 0)
+
+    def _attended(
+        self, x: Float[Array, "*batch time width"], state: Cache, layout: Layout, *, cached: bool
+    ) -> tuple[Array, Array, Array]:
+        """The stream after all blocks, and the keys and values of the chunk, each (*batch, layer, time, width)."""
         angle, keys, values = self._angle(layout.position), [], []
+        mask = layout.mask if cached else layout.mask[..., self.horizon :]
         for layer, block in enumerate(self.blocks):
             q, k, v = block.queries(x, angle, self.n_heads)
-            all_k = jnp.concatenate([state.keys[..., layer, :, :], k], axis=-2)
-            all_v = jnp.concatenate([state.values[..., layer, :, :], v], axis=-2)
-            x = block.after(x, attend(q, all_k, all_v, layout.mask, self.n_heads))
-            keys.append(layout.kept(all_k))
-            values.append(layout.kept(all_v))
-        state = Cache(jnp.stack(keys, axis=-3), jnp.stack(values, axis=-3), layout.position[..., -1:] + 1)
-        return state, jnp.moveaxis(self.norm(x), -2, 0)
+            all_k, all_v = k, v
+            if cached:
+                all_k = jnp.concatenate([state.keys[..., layer, :, :], k], axis=-2)
+                all_v = jnp.concatenate([state.values[..., layer, :, :], v], axis=-2)
+            x = block.after(x, attend_causally(q, all_k, all_v, mask, self.n_heads))
+            keys.append(k)
+            values.append(v)
+        return x, jnp.stack(keys, axis=-3), jnp.stack(values, axis=-3)
 
     def _angle(self, position: Int[Array, "*batch"]) -> Float[Array, "*batch pair"]:
         """By how much each pair is turned: frequencies fall from one radian a token towards 1/10,000."""
@@ -197,10 +214,12 @@ class Layout(eqx.Module):
         source = jnp.where(age < resets.shape[-1], horizon + resets.shape[-1] - 1 - age, slots)
         return cls(position, jnp.concatenate([in_cache, in_chunk], axis=-1), source, age <= last)
 
-    def kept(self, keys: Float[Array, "*batch key width"]) -> Float[Array, "*batch slot width"]:
+    def kept(
+        self, before: Float[Array, "*batch layer slot width"], chunk: Float[Array, "*batch layer time width"]
+    ) -> Float[Array, "*batch layer slot width"]:
         """What the cache holds after the chunk; zero where nothing is."""
-        kept = jnp.take_along_axis(keys, self.source[..., None], axis=-2)
-        return jnp.where(self.filled[..., None], kept, 0.0)
+        kept = jnp.take_along_axis(jnp.concatenate([before, chunk], axis=-2), self.source[..., None, :, None], axis=-2)
+        return jnp.where(self.filled[..., None, :, None], kept, 0.0)
 
 
 def turned(x: Float[Array, "*batch width"], angle: Float[Array, "*batch pair"], n_heads: int) -> Array:
@@ -208,6 +227,50 @@ def turned(x: Float[Array, "*batch width"], angle: Float[Array, "*batch pair"], 
     a, b = jnp.moveaxis(x.reshape(*x.shape[:-1], n_heads, 2, -1), -2, 0)
     cos, sin = jnp.cos(angle)[..., None, :], jnp.sin(angle)[..., None, :]
     return jnp.stack([a * cos - b * sin, a * sin + b * cos], axis=-2).reshape(x.shape)
+
+
+@jax.custom_batching.custom_vmap
+def anywhere(mask: Bool[Array, "*shape"]) -> Bool[Array, ""]:
+    """Whether a mask holds anywhere. Under `vmap` one answer serves all: a branch on it stays a branch."""
+    return jnp.any(mask)
+
+
+@anywhere.def_vmap
+def _anywhere_of_all(axis_size: int, in_batched: list[bool], mask: Array) -> tuple[Array, bool]:
+    return anywhere(mask), False
+
+
+def written(
+    cache: Float[Array, "*batch layer slot width"], layer: int, slot: Int[Array, "*batch"], new: Array
+) -> Array:
+    """The cache with one more token of a layer. In a loop it is written in place."""
+
+    def one(cache: Array, slot: Array, new: Array) -> Array:
+        return cache.at[layer, slot].set(new)
+
+    return jnp.vectorize(one, signature="(l,s,w),(),(w)->(l,s,w)")(cache, slot, new)
+
+
+def attend_causally(
+    queries: Float[Array, "*batch query width"],
+    keys: Float[Array, "*batch key width"],
+    values: Float[Array, "*batch key width"],
+    mask: Bool[Array, "*batch query key"],
+    n_heads: int,
+) -> Float[Array, "*batch query width"]:
+    """`attend` where the last keys are those of the queries, and none sees a later one: block by block, so that keys
+    which come after a whole block cost nothing."""
+    n, before = queries.shape[-2], keys.shape[-2] - queries.shape[-2]
+    size = max(_BLOCK, -(-n // _N_BLOCKS))
+    parts = []
+    for low in range(0, n, size):
+        high = min(low + size, n)
+        seen = slice(0, before + high)
+        part = attend(
+            queries[..., low:high, :], keys[..., seen, :], values[..., seen, :], mask[..., low:high, seen], n_heads
+        )
+        parts.append(part)
+    return jnp.concatenate(parts, axis=-2)
 
 
 def attend(

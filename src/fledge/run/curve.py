@@ -14,6 +14,8 @@ from fledge.core.records import Cube, Curves
 from fledge.core.stats import Estimate, bootstrap, iqm, mean
 
 MOST_ROWS = 10
+MOST_COLUMNS = 4
+"""Of a table with one row per episode: more do not fit 80 characters."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,24 @@ def by_episode(title: str, columns: Mapping[str, Sequence[str]], *, steps: bool 
     if n > 1 and not steps:
         table.add_section()
         table.add_row("sum", *(cells[n] for cells in columns.values()))
+    return table
+
+
+def by_name(title: str, columns: Mapping[str, Sequence[str]], *, steps: bool = False) -> Table:
+    """The same cells with one row per name, for many names: the first episode, the last, and their sum.
+
+    With `steps` they are those before the first gradient step and after the last.
+    """
+    table = Table(title=title, caption="return: interquartile mean [95 % interval] over seeds and tasks")
+    table.add_column("")
+    n = len(next(iter(columns.values()))) - 1
+    shown = {"episode 1": 0, f"episode {n}": n - 1, "sum of all": n} if n > 1 else {"episode": 0}
+    if steps:
+        shown = {"step 0": 0, f"step {n - 1}": n - 1}
+    for name in shown:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, cells in columns.items():
+        table.add_row(name, *(cells[k] for k in shown.values()))
     return table
 
 

@@ -15,7 +15,7 @@ from fledge.report.page import write_report
 from fledge.report.study import write_study
 from fledge.run import recipe as recipes
 from fledge.run.arms import Arm, arms_of, faults_of
-from fledge.run.curve import AdaptationCurve, by_episode, column
+from fledge.run.curve import MOST_COLUMNS, AdaptationCurve, by_episode, by_name, column
 from fledge.run.folder import RunFolder
 from fledge.run.job import Clock, Job, begin_record
 from fledge.run.judge import compare, diagnoses, told
@@ -145,6 +145,8 @@ def side_by_side(study: str, curves: Mapping[str, AdaptationCurve]) -> Table:
     columns = {name: column(curve.returns) for name, curve in curves.items()}
     first = next(iter(curves.values()))
     columns |= {name: column(first.cube("return", name).scores, bounds=False) for name in first.references}
+    if len(columns) > MOST_COLUMNS:
+        return by_name(f"{study}: return on {first.split} tasks", columns, steps=first.by_step)
     what = "gradient step" if first.by_step else "episode"
     return by_episode(f"{study}: return of each {what} on {first.split} tasks", columns, steps=first.by_step)
 

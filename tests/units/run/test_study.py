@@ -1,17 +1,21 @@
 """Studies: arms, cases, learning rates, ranking."""
 
 import csv
+from io import StringIO
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import fledge
 from fledge.core.errors import ConfigError
-from fledge.core.records import read_metrics, read_record, read_results
+from fledge.core.records import Curves, read_metrics, read_record, read_results
 from fledge.run.arms import SELECTION_SEED, arms_of, claim_of, faults_of
+from fledge.run.curve import AdaptationCurve
 from fledge.run.judge import OVER_OTHERS, ranking
 from fledge.run.selection import over_training
 from fledge.run.settings import StudySettings
+from fledge.run.study import side_by_side
 
 STUDY = """
 name = "study-two-mazes"
@@ -111,6 +115,22 @@ def test_a_finished_study_is_not_run_again(done):
 def test_an_arm_runs_alone_with_the_command_in_its_record(done):
     command = read_record(done.dir / "six" / "none" / "record.json").command
     assert command.startswith("fledge run rl2-gridnav --scale smoke ") and "agent.memory=none" in command
+
+
+def test_the_printed_table__of_many_arms__has_one_row_for_each_and_fits_80_columns():
+    x = np.arange(1, 5)
+    curves = {}
+    for arm in ("Bias-HyperInit", "Weight-HyperInit", "a third one", "a fourth one", "a fifth one"):
+        rows = Curves.of(
+            recipe=arm, split="test", adapt="default", seed=0, task="t", x=x, x_unit="episode", metric="return", value=x
+        )
+        curves[arm] = AdaptationCurve(arm, "test", rows)
+    console = Console(width=80, file=StringIO())
+    console.print(side_by_side("study", curves))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert cells == [[arm, "1.0", "4.0", "10.0"] for arm in curves]
 
 
 def test_ranking__one_arm_always_above_the_others__comes_first_with_chance_one():
