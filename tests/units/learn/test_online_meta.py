@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -18,8 +19,11 @@ from worlds import Probe
 
 from fledge.agents.maml import MAMLAgentSettings, adaptive_policy
 from fledge.core.errors import ConfigError
+from fledge.core.spaces import Box
 from fledge.envs.trial import Trial
+from fledge.learn.episodes import collect
 from fledge.learn.eta import EntropySchedule, IntrinsicReward, LossWeights, ignored_parts
+from fledge.learn.lpg import LearnedPolicyGradient
 from fledge.learn.online_meta import OnlineMeta, OnlineMetaSettings
 
 ENV = Probe("hidden", 1)
@@ -28,7 +32,10 @@ ETAS = {
     "weights": lambda key: LossWeights.init({"policy_coef": 0.5, "entropy_coef": 0.5}),
     "reward": lambda key: IntrinsicReward.init(key, ENV.observation_space, ENV.action_space, hidden=4),
     "schedule": lambda key: EntropySchedule.init(key, hidden=4),
+    "lpg": lambda key: LearnedPolicyGradient.init(key, ENV.action_space, hidden=3, n_predictions=2, embedding=8),
 }
+IGNORED = {"schedule": ["net.layers[0].weight"], "lpg": ["memory.weight"]}
+"""A schedule sees zeros before its first batch; a rule that reads episodes of one step has nothing to remember."""
 
 
 def learner(eta="weights", **changes):
@@ -48,7 +55,7 @@ def test_every_eta_has_a_gradient_that_is_not_zero(eta):
     made = learner(eta)
     state = jax.jit(made.init)(jax.random.key(0))
     gradient = jax.jit(jax.grad(lambda e: made.window(e, state.lives, state.tasks, jax.random.key(1))[0]))(state.eta)
-    assert ignored_parts(gradient) in ([], ["net.layers[0].weight"])  # a schedule sees zeros before its first batch
+    assert ignored_parts(gradient) == IGNORED.get(eta, [])
 
 
 def test_what_the_update_ignores_is_named():
@@ -123,3 +130,56 @@ def test_a_window_longer_than_a_life_is_refused():
 def test_a_number_that_no_loss_has_is_refused():
     with pytest.raises(ConfigError, match="Did you mean 'discount'"):
         LossWeights.init({"discout": 0.9})
+
+
+@pytest.fixture(scope="module")
+def lpg():
+    """A learner of update rules on episodes of two steps, a life, and a batch of it."""
+    env = Probe("hidden", 2)
+    make = adaptive_policy(MAMLAgentSettings(hidden=()), env)
+    made = OnlineMeta(Trial(env, 1), make, ETAS["lpg"], SETTINGS)
+    life = made.born(jax.random.key(1))
+    return made, made.make_eta(jax.random.key(0)), life, collect(life.theta.policy, made.trial, jnp.asarray(1.0), jax.random.key(2), 3)
+
+
+def test_the_derivative_of_a_learnt_update_is_that_of_finite_differences(lpg):
+    made, eta, life, episodes = lpg
+    flat, unravel = ravel_pytree(eta)
+
+    @jax.jit
+    def after(x):  # the second update reads what the first one made of θ
+        once, _ = made.inner_update(unravel(x), life, episodes)
+        twice, cost = made.inner_update(unravel(x), once, episodes)
+        return jnp.append(ravel_pytree(twice.theta)[0], cost)
+
+    along = jax.random.normal(jax.random.key(3), flat.shape)
+    exact = jax.jit(lambda x: jax.jvp(after, (x,), (along,))[1])(flat)
+    differences = (after(flat + 1e-2 * along) - after(flat - 1e-2 * along)) / 2e-2
+    np.testing.assert_allclose(exact, differences, atol=2e-3)
+    assert float(jnp.abs(exact).max()) > 0.02
+
+
+def test_a_learnt_rule_reads_backwards_and_stops_at_the_episodes_end(lpg):
+    _, eta, life, episodes = lpg
+
+    def gains(changed):
+        return np.asarray(eta(changed, life.recent, life.theta).targets.gains)
+
+    before = gains(episodes)
+    last = gains(replace(episodes, rewards=episodes.rewards.at[1].add(1.0)))
+    first = gains(replace(episodes, rewards=episodes.rewards.at[0].add(1.0)))
+    assert (np.abs(last - before)[0].min() > 0, np.abs(first - before)[1].max()) == (True, 0.0)
+
+
+def test_the_policy_of_a_learnt_rule_never_hears_of_the_critic(lpg):
+    made, eta, life, episodes = lpg
+    other = eqx.tree_at(lambda x: x.theta.critic.layers[0].bias, life, jnp.full(1, 5.0))
+    found = [made.inner_update(eta, some, episodes)[0].theta for some in (life, other)]
+    for name in ("policy", "predictor"):
+        one, two = (ravel_pytree(getattr(theta, name))[0] for theta in found)
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_learnt_rule_needs_actions_that_have_a_probability():
+    with pytest.raises(ConfigError, match="discrete actions"):
+        LearnedPolicyGradient.init(jax.random.key(0), Box(2))
