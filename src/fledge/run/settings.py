@@ -9,6 +9,7 @@ from fledge.agents.build import MemoryAgentSettings
 from fledge.agents.maml import MAMLAgentSettings
 from fledge.agents.pearl import PEARLAgentSettings
 from fledge.learn.maml import MAMLSettings
+from fledge.learn.online_meta import OnlineMetaSettings
 from fledge.learn.pearl import PEARLSettings
 from fledge.learn.ppo import PPOSettings
 from fledge.learn.supervision import SupervisionSettings
@@ -96,8 +97,40 @@ class MAMLRunSettings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
+@dataclass(frozen=True)
+class EtaSettings:
+    """What is learnt about learning (`fledge.learn.eta`, `fledge.learn.lpg`), and what it is compared with."""
+
+    kind: Literal["weights", "reward", "schedule", "lpg"] = "weights"
+    start: dict[str, float] = field(default_factory=lambda: {"discount": 0.9, "gae_lambda": 0.9})
+    """`weights`: numbers of the loss that are learnt → where they start, in (0, 1)."""
+    hidden: int = 32
+    """Units of the network, for the other kinds."""
+    reward_scale: float = 0.1
+    """`reward`: bound of the intrinsic reward."""
+    n_predictions: int = 8
+    """`lpg`: categories that an agent predicts."""
+    hand_set: dict[str, float] = field(default_factory=dict)
+    """Numbers of the control's loss, laid over the usual ones."""
+
+
+@dataclass(frozen=True)
+class LifetimeRunSettings:
+    """Learn η along lives on tasks of a family, then let fresh lives learn with it, beside a life with numbers that a
+    person set and as many updates. `train.env_steps` counts those of all lives; `env.n_episodes` is 1."""
+
+    env: EnvSettings = field(default_factory=lambda: EnvSettings("mdp", 1))
+    agent: MAMLAgentSettings = field(default_factory=lambda: MAMLAgentSettings(hidden=()))
+    eta: EtaSettings = field(default_factory=EtaSettings)
+    learner: OnlineMetaSettings = field(default_factory=OnlineMetaSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+
 TrainedSettings = MetaRLSettings | PEARLRunSettings | MAMLRunSettings
 """What trains one agent and measures its adaptation: the arms of studies, and what can be loaded."""
+LoopSettings = TrainedSettings | LifetimeRunSettings
+"""What the training loop runs."""
 
 
 @dataclass(frozen=True)
