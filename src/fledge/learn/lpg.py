@@ -73,7 +73,9 @@ class LearnedPolicyGradient(LossShape):
 
     def __call__(self, episodes: Episodes, recent: Float[Array, " remembered"], theta: Theta) -> Shaped:
         if theta.predictor is None:
-            raise ContractError("This agent predicts nothing. `OnlineMeta` gives it a network of n_predictions outputs.")
+            raise ContractError(
+                "This agent predicts nothing. `OnlineMeta` gives it a network of n_predictions outputs."
+            )
         mask = episodes.mask
         ends = jnp.concatenate([~mask[1:], jnp.ones_like(mask[:1])])
         distribution = theta.policy(episodes.features)

@@ -211,10 +211,8 @@ class OnlineMeta(Learner):
         after = Life(optax.apply_updates(life.theta, moves), optimiser, jnp.append(life.recent[1:], reward))
         return after, jnp.zeros(()) if shaped.penalty is None else shaped.penalty
 
-    def whole_life(
-        self, eta: LossShape, task: Task, key: Key[Array, ""], n_updates: int
-    ) -> Float[Array, " update"]:
-        """Mean return of an episode before each of so many updates of a fresh life, and after the last. No gradients."""
+    def whole_life(self, eta: LossShape, task: Task, key: Key[Array, ""], n_updates: int) -> Float[Array, " update"]:
+        """Mean return of an episode before each of so many updates of a fresh life, and after the last."""
         key_born, key = jax.random.split(key)
 
         def step(life: Life, k: Key[Array, ""]) -> tuple[Life, Array]:

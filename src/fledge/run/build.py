@@ -10,7 +10,6 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from fledge.agents.adapt import AdaptSettings
 from fledge.agents.build import PRESETS, memory_agent, strange_tasks
 from fledge.agents.inference import inference_agent
 from fledge.agents.maml import MAMLAgent, adaptive_policy
@@ -31,7 +30,6 @@ from fledge.learn.loop import Loop
 from fledge.learn.maml import MAML
 from fledge.learn.online_meta import OnlineMeta
 from fledge.learn.pearl import PEARL
-from fledge.learn.policy_gradient import PolicyGradient
 from fledge.learn.ppo import PPO
 from fledge.nets.tokens import FIELDS
 from fledge.run.eta import make_eta
@@ -317,71 +315,3 @@ def _raised(where: str, call: Callable[[], Any]) -> list[str]:
 def one_seed(config: TrainedSettings, seed: int) -> TrainedSettings:
     """The settings that train only this seed."""
     return replace(config, train=replace(config.train, seeds=1, first_seed=seed))
-
-
-@dataclass(frozen=True)
-class TestLearner:
-    """What trains an agent at test time."""
-
-    __test__ = False  # not a test, whatever its name says to a collector
-
-    learner: Learner
-    default: bool = False
-    """Whether it is also what the agent does by default (gradient steps)."""
-    n_episodes: int | None = None
-    """Episodes of the trials that are measured, if not those of training."""
-
-
-def make_test_learner(
-    config: TrainedSettings, trial: Trial, settings: AdaptSettings, n_updates: int, mode: str = "all"
-) -> TestLearner:
-    """The learner that goes on at test time: the loss of training, its schedules spread over the new budget.
-
-    Agents that were taught by being told the task are told nothing now: their encoder stays, their policy learns on.
-    """
-    if isinstance(config, MAMLRunSettings):
-        return _test_maml(config, trial, settings, n_updates, mode)
-    if isinstance(config, PEARLRunSettings):
-        raise ConfigError(
-            "PEARL adapts by its posterior only; learning on at test time is not there for it yet. Use --adapt default."
-        )
-    n_minibatches = math.gcd(config.learner.n_minibatches, settings.n_envs)
-    ppo = replace(
-        config.learner,
-        n_envs=settings.n_envs,
-        n_minibatches=n_minibatches,
-        unroll_len=0,
-        split="train",
-        warmup_frac=settings.warmup_frac,
-        latent_gradients=False,
-    )
-    if config.supervision.kind == "reward":
-        return TestLearner(PPO(trial, memory_agent(config.agent, trial), ppo, n_updates))
-    plain = PPO(trial, inference_agent(config.agent, trial), ppo, n_updates)
-    if config.supervision.kind == "varibad":
-        return TestLearner(InferenceLearner(plain, replace(config.supervision, task_decoder=False)))
-    return TestLearner(plain)
-
-
-def _test_maml(
-    config: MAMLRunSettings, trial: Trial, settings: AdaptSettings, n_updates: int, mode: str
-) -> TestLearner:
-    """By default inner steps for ever; otherwise those of training first, then Adam on every parameter."""
-    s = config.learner
-    make_policy = adaptive_policy(config.agent, trial)
-
-    def make_meta(key: Key[Array, ""]) -> Meta:
-        return Meta.init(make_policy(key), s.inner, learn_step_sizes=s.learn_step_sizes)
-
-    n_inner = None if mode == "default" else 0 if mode == "scratch" else s.inner.n_steps
-    n_warmup = round(settings.warmup_frac * n_updates)
-    learner = PolicyGradient(Trial(trial.env, 1), make_meta, s.inner, n_inner, n_warmup=n_warmup)
-    return TestLearner(learner, default=s.inner.n_steps > 0, n_episodes=1)
-
-
-def without_memory(config: TrainedSettings) -> dict[str, Any]:
-    """The changes (dotted) that make the multi-task control of a run: the same budget, a policy that does not adapt."""
-    if isinstance(config, MAMLRunSettings):
-        changes = {"learner.inner.n_steps": 0, "learner.inner.adapts": "all", "learner.learn_step_sizes": False}
-        return changes | {"learner.objective.sc_coef": 0.0}
-    return {"agent.kind": "memoryless", "agent.fields": [], "supervision.kind": "reward"}

@@ -73,7 +73,9 @@ class LifetimeProgram:
             learner = build.make_online_meta(config, trial)
             begun = jax.jit(jax.vmap(lambda key: learner.init(key).eta))(seed_keys(seeds))
             if unmoved := ignored_parts(jax.tree.map(jnp.subtract, state.eta, begun)):
-                job.tell(f"No update of η moved {', '.join(unmoved)}: its gradient was zero, for the update ignores it.")
+                job.tell(
+                    f"No update of η moved {', '.join(unmoved)}: its gradient was zero, for the update ignores it."
+                )
             curves, lives = _measure(job, learner, trial, {job.recipe.name: state.eta, START: begun})
             write_curves(job.folder.curves, curves)
             results = compare(job.recipe.name, lives, job.scale)

@@ -145,9 +145,9 @@ class StudySettings:
     """Case → dotted settings laid over every arm: the same comparison on each environment; beside them `arms`, those
     that take part (without it: all). None: one case, unnamed."""
     claims: tuple[str, ...] = ()
-    """What the paper says about the order of arms, as "A > B": B's trials earn less (after the last gradient step, where
-    a curve counts those). "A @ 1 > A @ 0" compares points of curves: episodes from 1, or gradient steps from 0. Tested
-    by the chance of improvement, in every case that has both arms, or in one as "case: A > B"."""
+    """What the paper says about the order of arms, as "A > B": B's trials earn less (after the last gradient step,
+    where a curve counts those). "A @ 1 > A @ 0" compares points of curves: episodes from 1, or gradient steps from 0.
+    Tested by the chance of improvement, in every case that has both arms, or in one as "case: A > B"."""
     published: dict[str, float] = field(default_factory=dict)
     """Arm (or "case: arm") → the published return of a trial, where there is one."""
     learning_rates: tuple[float, ...] = ()

@@ -13,7 +13,7 @@ from fledge.core.errors import ConfigError, ContractError
 from fledge.envs.gridnav import GridNav
 from fledge.envs.one_task import OneTask
 from fledge.envs.trial import Trial
-from fledge.run import build, recipe
+from fledge.run import at_test_time, build, recipe
 
 SETTINGS = AdaptSettings(budget=1000, n_envs=4, n_points=2)
 RECIPES = [
@@ -27,6 +27,7 @@ RECIPES = [
     "maml-point-nav",
     "cavia-point-nav",
     "meta-sgd-point-nav",
+    "pearl-point-nav",
 ]
 
 
@@ -35,7 +36,7 @@ def learners(name, mode="all"):
     trial = build.make_trial(config.env)
     task = trial.sample(jax.random.key(0))
     own = Trial(OneTask(trial.env, task), trial.n_episodes)
-    return build.make_learner(config, trial), build.make_test_learner(config, own, SETTINGS, 4, mode).learner
+    return build.make_learner(config, trial), at_test_time.make_test_learner(config, own, SETTINGS, 4, mode).learner
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -60,6 +61,32 @@ def test_parameters_and_normalisers_go_on_but_the_optimiser_starts_anew():
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(begun.optimiser) if x.dtype == jnp.float32)
 
 
+def test_pearl_goes_on_with_its_networks_but_with_empty_buffers_and_fresh_optimisers():
+    trained, learner = learners("pearl-point-nav")
+    before, begun = jax.jit(lambda key: (s := trained.init(key), carry_over(learner.init(key), s)))(jax.random.key(1))
+    for part in ("actor", "critics", "targets"):
+        np.testing.assert_array_equal(*(ravel_pytree(getattr(s.sac, part))[0] for s in (before, begun)))
+    moments = [x for x in jax.tree.leaves(begun.sac.optimisers) if x.dtype == jnp.float32]
+    assert (begun.replay.n_written.tolist(), begun.recent.n_written.tolist()) == ([0], [0])
+    assert all(float(jnp.abs(x).max()) == 0 for x in moments)
+
+
+def test_pearl_takes_as_many_gradient_steps_for_an_environment_step_as_in_training():
+    trained, learner = learners("pearl-point-nav")
+    per_step = [x.settings.n_train_steps / x.steps_per_update for x in (trained, learner)]
+    assert per_step[1] == pytest.approx(per_step[0], rel=0.5)  # 3 steps for two tasks are 1.5 for one: 2
+
+
+def test_parts_of_pearl_do_not_learn_on_alone():
+    with pytest.raises(ConfigError, match="learn on together"):
+        learners("pearl-point-nav", "subset:actor")
+
+
+def test_there_is_no_pearl_without_a_posterior():
+    with pytest.raises(ConfigError, match="--adapt scratch"):
+        at_test_time.without_memory(recipe.load("pearl-point-nav").config("smoke"))
+
+
 def test_a_family_of_one_task_draws_nothing_else():
     env = OneTask(GridNav(), jnp.array([3, 4], jnp.int32))
     assert env.sample(jax.random.key(0), "ood").tolist() == [3, 4]
@@ -67,7 +94,7 @@ def test_a_family_of_one_task_draws_nothing_else():
 
 def test_the_learning_rate_warms_up():
     learner = learners("rl2-gridnav")[1]
-    warm = build.make_test_learner(
+    warm = at_test_time.make_test_learner(
         recipe.load("rl2-gridnav").config("smoke"), learner.trial, AdaptSettings(n_envs=4, warmup_frac=0.5), 4
     ).learner
     parameter = {"x": jnp.zeros(1)}

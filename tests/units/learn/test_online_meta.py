@@ -139,7 +139,12 @@ def lpg():
     make = adaptive_policy(MAMLAgentSettings(hidden=()), env)
     made = OnlineMeta(Trial(env, 1), make, ETAS["lpg"], SETTINGS)
     life = made.born(jax.random.key(1))
-    return made, made.make_eta(jax.random.key(0)), life, collect(life.theta.policy, made.trial, jnp.asarray(1.0), jax.random.key(2), 3)
+    return (
+        made,
+        made.make_eta(jax.random.key(0)),
+        life,
+        collect(life.theta.policy, made.trial, jnp.asarray(1.0), jax.random.key(2), 3),
+    )
 
 
 def test_the_derivative_of_a_learnt_update_is_that_of_finite_differences(lpg):
