@@ -39,6 +39,13 @@ def learners(name, mode="all"):
     return build.make_learner(config, trial), at_test_time.make_test_learner(config, own, SETTINGS, 4, mode).learner
 
 
+@pytest.fixture(scope="module")
+def rl2():
+    """A fresh state of training, and what was there to make it."""
+    trained, learner = learners("rl2-gridnav")
+    return trained, learner, jax.jit(trained.init)(jax.random.key(1))
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_agent_can_learn_on_from_where_training_ended(name):
     trained, learner = learners(name)
@@ -51,11 +58,10 @@ def test_every_agent_can_learn_on_from_where_training_ended(name):
     assert jax.tree.structure(begun) == jax.tree.structure(after)
 
 
-def test_parameters_and_normalisers_go_on_but_the_optimiser_starts_anew():
-    trained, learner = learners("rl2-gridnav")
-    state = jax.jit(trained.init)(jax.random.key(1))
+def test_parameters_and_normalisers_go_on_but_the_optimiser_starts_anew(rl2):
+    _, learner, state = rl2
     state = jax.tree.map(lambda x: x + 1 if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
-    begun = carry_over(learner.init(jax.random.key(2)), state)
+    begun = carry_over(jax.jit(learner.init)(jax.random.key(2)), state)
     np.testing.assert_array_equal(ravel_pytree(begun.agent)[0], ravel_pytree(state.agent)[0])
     assert float(begun.rewards.stats.mean) == float(state.rewards.stats.mean) != 0.0
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(begun.optimiser) if x.dtype == jnp.float32)
@@ -92,8 +98,8 @@ def test_a_family_of_one_task_draws_nothing_else():
     assert env.sample(jax.random.key(0), "ood").tolist() == [3, 4]
 
 
-def test_the_learning_rate_warms_up():
-    learner = learners("rl2-gridnav")[1]
+def test_the_learning_rate_warms_up(rl2):
+    learner = rl2[1]
     warm = at_test_time.make_test_learner(
         recipe.load("rl2-gridnav").config("smoke"), learner.trial, AdaptSettings(n_envs=4, warmup_frac=0.5), 4
     ).learner
@@ -108,8 +114,8 @@ def test_the_learning_rate_warms_up():
     np.testing.assert_allclose(moves[-1] / moves[0], 1.5, rtol=1e-3)
 
 
-def test_an_agent_is_at_no_distance_from_itself():
-    agent = learners("rl2-gridnav")[0].init(jax.random.key(0)).agent
+def test_an_agent_is_at_no_distance_from_itself(rl2):
+    agent = rl2[2].agent
     assert {name: float(x) for name, x in distances(agent, agent).items()} == {
         "encoder": 0.0,
         "memory": 0.0,
@@ -118,8 +124,8 @@ def test_an_agent_is_at_no_distance_from_itself():
     }
 
 
-def test_a_component_that_an_agent_has_not_is_refused():
-    agent = learners("rl2-gridnav")[0].init(jax.random.key(0)).agent
+def test_a_component_that_an_agent_has_not_is_refused(rl2):
+    agent = rl2[2].agent
     with pytest.raises(ConfigError, match="Did you mean 'memory'"):
         check_mode("subset:memori", agent)
     assert check_mode("subset:memory,policy", agent) == ("memory", "policy")
