@@ -8,6 +8,7 @@ import zipfile
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -79,7 +80,7 @@ def test_its_agent_is_exported_with_its_posterior(whole, tmp_path):
 
 def test_its_agent_learns_on_where_it_is_handed_a_task(whole):
     settings = AdaptSettings(budget=120, n_points=2, n_repeats=1, n_old_tasks=1)
-    found = fledge.adapt(whole, np.array([0.0, 1.0], np.float32), mode="all", settings=settings)
+    found = fledge.adapt(whole, jnp.array([0.0, 1.0]), mode="all", settings=settings)
     moved = {name: x[0, 0] for name, x in found.log.items() if name.startswith("distance/")}
     assert (found.env_steps.tolist(), found.trials.shape) == ([0, 60, 120], (2, 1, 3))
     assert all(x[0] == 0 < x[1] < x[2] for x in moved.values()) and {"distance/encoder", "distance/actor"} <= set(moved)
