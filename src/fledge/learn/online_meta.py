@@ -189,7 +189,8 @@ class OnlineMeta(Learner):
 
         def judged(theta: Theta, episodes: Episodes) -> Array:
             """Minus the outer policy gradient's surrogate: no entropy, and the critic is the inner loop's business."""
-            return actor_critic_loss(theta, episodes, Shaped(episodes.rewards, usual(fixed)))
+            critic = jax.lax.stop_gradient(theta.critic)
+            return actor_critic_loss(theta, episodes, Shaped(episodes.rewards, usual(fixed)), critic)
 
         def step(life: Life, k: Key[Array, ""]) -> tuple[Life, tuple[Array, Array]]:
             episodes = self._collect(life, task, k)
@@ -205,7 +206,7 @@ class OnlineMeta(Learner):
     def inner_update(self, eta: LossShape, life: Life, episodes: Episodes) -> tuple[Life, Float[Array, ""]]:
         """The life after one more update, and what the outer loss has to pay for it. Differentiable in η and θ."""
         shaped = eta(episodes, life.recent, life.theta)
-        gradient = jax.grad(actor_critic_loss)(life.theta, episodes, shaped)
+        gradient = jax.grad(actor_critic_loss)(life.theta, episodes, shaped, life.theta.critic)
         moves, optimiser = self.inner_optimiser().update(gradient, life.optimiser, life.theta)
         reward = masked_mean(episodes.rewards, episodes.mask)
         after = Life(optax.apply_updates(life.theta, moves), optimiser, jnp.append(life.recent[1:], reward))
@@ -226,16 +227,16 @@ class OnlineMeta(Learner):
         return jax.lax.stop_gradient(collect(policy, self.trial, task, key, self.settings.batch_size))
 
 
-def actor_critic_loss(theta: Theta, episodes: Episodes, shaped: Shaped) -> Float[Array, ""]:
+def actor_critic_loss(theta: Theta, episodes: Episodes, shaped: Shaped, critic: MLP) -> Float[Array, ""]:
     """−c_π mean log π · A + c_v mean ½ (V − G)² − c_e mean entropy, over real steps.
 
-    A and G are constants to θ (the critic is held fixed in them), but functions of the shaped rewards, discount and λ:
-    through them η is learnt. Where a shape has targets of its own, π̂ is in the place of A, and c_y KL(y ‖ ŷ) is added.
+    A and G are over the values of `critic`, not of θ's own: so they are constants to whoever differentiates in θ, but
+    functions of the shaped rewards, of discount and λ, and of all that made the critic. Through them η is learnt. Where a shape has targets of its own, π̂ is in the place of A, and c_y KL(y ‖ ŷ) is added.
     """
     w, mask = shaped.weights, episodes.mask
     distribution = theta.policy(episodes.features)
     values = theta.critic(episodes.features)[..., 0]
-    known = jax.lax.stop_gradient(values) * mask
+    known = critic(episodes.features)[..., 0] * mask
     cuts = jnp.concatenate([~mask[1:], jnp.ones_like(mask[:1])])
     following = jnp.concatenate([known[1:], jnp.zeros_like(known[:1])]) * ~cuts
     gains, targets = gae(

@@ -23,7 +23,7 @@ from fledge.core.errors import ConfigError
 from fledge.core.spaces import Box
 from fledge.envs.trial import Trial
 from fledge.learn.episodes import collect
-from fledge.learn.eta import EntropySchedule, IntrinsicReward, LossWeights, ignored_parts
+from fledge.learn.eta import WEIGHTS, EntropySchedule, IntrinsicReward, LossWeights, ignored_parts
 from fledge.learn.lpg import LearnedPolicyGradient
 from fledge.learn.online_meta import OnlineMeta, OnlineMetaSettings
 
@@ -141,8 +141,11 @@ def lpg():
     )
 
 
-def test_the_derivative_of_a_learnt_update_is_that_of_finite_differences(lpg):
+@pytest.mark.parametrize("what", ["rule", "weights"])
+def test_the_derivative_of_two_updates_is_that_of_finite_differences(lpg, what):
     made, eta, life, episodes = lpg
+    if what == "weights":
+        eta = LossWeights.init({**WEIGHTS, "policy_coef": 0.9})
     flat, unravel = ravel_pytree(eta)
 
     @jax.jit
@@ -156,6 +159,18 @@ def test_the_derivative_of_a_learnt_update_is_that_of_finite_differences(lpg):
     differences = (after(flat + 1e-2 * along) - after(flat - 1e-2 * along)) / 2e-2
     np.testing.assert_allclose(exact, differences, atol=2e-3)
     assert float(jnp.abs(exact).max()) > 0.02
+
+
+def test_the_weight_of_the_critics_loss_has_a_meta_gradient(lpg):
+    made, _, life, episodes = lpg
+
+    def after(coef):  # the critic learns in the first update, and the policy from it in the second
+        eta = LossWeights({"value_coef": coef})
+        once, _ = made.inner_update(eta, life, episodes)
+        return ravel_pytree(made.inner_update(eta, once, episodes)[0].theta.policy)[0]
+
+    slope = jax.jit(jax.jacfwd(after))(jnp.asarray(0.0))
+    assert float(jnp.abs(slope).max()) > 1e-4
 
 
 def test_a_learnt_rule_reads_backwards_and_stops_at_the_episodes_end(lpg):
