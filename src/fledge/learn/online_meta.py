@@ -231,7 +231,8 @@ def actor_critic_loss(theta: Theta, episodes: Episodes, shaped: Shaped, critic: 
     """−c_π mean log π · A + c_v mean ½ (V − G)² − c_e mean entropy, over real steps.
 
     A and G are over the values of `critic`, not of θ's own: so they are constants to whoever differentiates in θ, but
-    functions of the shaped rewards, of discount and λ, and of all that made the critic. Through them η is learnt. Where a shape has targets of its own, π̂ is in the place of A, and c_y KL(y ‖ ŷ) is added.
+    functions of the shaped rewards, of discount and λ, and of all that made the critic. Through them η is learnt. Where
+    a shape has targets of its own, π̂ is in the place of A, and c_y KL(y ‖ ŷ) is added.
     """
     w, mask = shaped.weights, episodes.mask
     distribution = theta.policy(episodes.features)
