@@ -81,7 +81,7 @@ def test_an_eta_that_gets_no_gradient_is_named_while_the_card_is_made(tmp_path, 
     words = [
         "problem=golden",
         "estimators=['zeros_on_cards:Zeros']",
-        "arms={}",
+        "only=['zeros_on_cards:Zeros']",
         "claims=[]",
         "n_estimates=2",
         "batch=2",
