@@ -35,8 +35,8 @@ ETAS = {
     "schedule": lambda key: EntropySchedule.init(key, hidden=4),
     "lpg": lambda key: LearnedPolicyGradient.init(key, ENV.action_space, hidden=3, n_predictions=2, embedding=8),
 }
-IGNORED = {"weights": ["logits['gae_lambda']"], "schedule": ["net.layers[0].weight"], "lpg": ["memory.weight"]}
-"""Episodes of one step have no use for λ or a memory; a schedule sees zeros before its first batch."""
+IGNORED = {"weights": ["logits['gae_lambda']"], "lpg": ["memory.weight"]}
+"""Episodes of one step have no use for λ or a memory."""
 
 
 def learner(eta="weights", **changes):
