@@ -157,8 +157,9 @@ def test_the_derivative_of_two_updates_is_that_of_finite_differences(lpg, what):
     along = jax.random.normal(jax.random.key(3), flat.shape)
     exact = jax.jit(lambda x: jax.jvp(after, (x,), (along,))[1])(flat)
     differences = (after(flat + 1e-2 * along) - after(flat - 1e-2 * along)) / 2e-2
-    np.testing.assert_allclose(exact, differences, atol=2e-3)
-    assert float(jnp.abs(exact).max()) > 0.02
+    largest = float(jnp.abs(exact).max())
+    np.testing.assert_allclose(exact, differences, atol=0.1 * largest)
+    assert largest > 1e-3
 
 
 def test_the_weight_of_the_critics_loss_has_a_meta_gradient(lpg):
@@ -170,7 +171,7 @@ def test_the_weight_of_the_critics_loss_has_a_meta_gradient(lpg):
         return ravel_pytree(made.inner_update(eta, once, episodes)[0].theta.policy)[0]
 
     slope = jax.jit(jax.jacfwd(after))(jnp.asarray(0.0))
-    assert float(jnp.abs(slope).max()) > 1e-4
+    assert float(jnp.abs(slope).max()) > 1e-6  # exactly 0 if advantages forgot where their critic came from
 
 
 def test_a_learnt_rule_reads_backwards_and_stops_at_the_episodes_end(lpg):
