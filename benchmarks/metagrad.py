@@ -7,6 +7,9 @@ sampling correction with a leave-one-out baseline, all lifetimes of an estimate 
 estimate (reverse mode), `forward` the same in forward mode; `torch` takes `torch.autograd.grad(create_graph=True)` and
 updates by hand; `torchopt` leaves the update to TorchOpt's differentiable SGD (it takes part where TorchOpt is
 installed). Rows are run in turns, so that noise of the machine hits all of them.
+
+Before anything is timed, every peer differentiates the very pulls that one of our estimates drew, and has to find the
+same gradient (`off_torch`, `off_torchopt`: distance over the gradient's norm).
 """
 
 from __future__ import annotations
@@ -22,15 +25,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fledge.learn.lifetime_bandit import BanditLifetime
+from fledge.learn.lifetime_bandit import BanditLifetime, Pulls
+from fledge.learn.lifetimes import start_life
 from fledge.learn.metagrad import MetaGrad
+from fledge.learn.surrogates import PolicyGradient
 from speed import machine
 
 N_ARMS, N_PULLS, NOISE, N_EARLY = 30, 10, 2.0, 8
 ETA = (1.5, 1.5)
+MOST_OFF = 1e-2
+"""Single precision, over eighty updates in a row."""
 
 
 def ours(n_lifetimes: int, n_updates: int, mode: Any) -> Callable[[], Any]:
@@ -42,8 +50,33 @@ def ours(n_lifetimes: int, n_updates: int, mode: Any) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(program(key, eta))
 
 
-def peer(n_lifetimes: int, n_updates: int, *, torchopt: Any = None) -> Callable[[], Any]:
-    """One call: an estimate as a careful PyTorch user would write it, batched over lifetimes."""
+def recorded(n_lifetimes: int, n_updates: int) -> tuple[np.ndarray, Pulls]:
+    """Our estimate with key 0, and the pulls that it drew; their axes are (batch, lifetime, pull)."""
+    lifetime, eta, key = BanditLifetime(n_updates=n_updates), jnp.array(ETA), jax.random.key(0)
+    estimate = jax.jit(MetaGrad(lifetime, n_lifetimes=n_lifetimes).estimate)(key, eta, None)[0]
+
+    def lived(key: Any) -> Pulls:
+        life, task, key_data = start_life(lifetime, key, eta, None)
+
+        def step(life: Any, n: Any) -> tuple[Any, Pulls]:
+            pulls = lifetime.collect(jax.random.fold_in(key_data, n), n, life, eta, task)
+            return lifetime.update(n, life, pulls, eta, PolicyGradient()), pulls
+
+        return jax.lax.scan(step, life, jnp.arange(n_updates + 1))[1]
+
+    keys = jax.random.split(jax.random.split(key)[1], n_lifetimes)
+    return np.asarray(estimate), jax.jit(jax.vmap(lived, out_axes=1))(keys)
+
+
+def peer(n_lifetimes: int, n_updates: int, *, torchopt: Any = None, pulls: Pulls | None = None) -> Callable[[], Any]:
+    """One call: an estimate as a careful PyTorch user would write it, batched over lifetimes.
+
+    Args:
+        n_lifetimes, n_updates: of an estimate.
+        torchopt: the package, if it is to take the updates.
+        pulls: what is pulled; None draws anew in each call.
+    """
+    given = None if pulls is None else [torch.from_numpy(np.array(x)) for x in (pulls.action, pulls.reward)]
 
     def call() -> Tensor:
         eta = torch.tensor(ETA, requires_grad=True)
@@ -58,8 +91,11 @@ def peer(n_lifetimes: int, n_updates: int, *, torchopt: Any = None) -> Callable[
         for n in range(n_updates + 1):
             logs = torch.log_softmax(logits, dim=1)
             with torch.no_grad():
-                actions = torch.multinomial(logs.exp(), N_PULLS, replacement=True)
-                rewards = means.gather(1, actions) + noise[n]
+                if given is None:
+                    actions = torch.multinomial(logs.exp(), N_PULLS, replacement=True)
+                    rewards = means.gather(1, actions) + noise[n]
+                else:
+                    actions, rewards = given[0][n].long(), given[1][n]
                 returns = rewards.mean(1)
                 baseline = (returns.sum() - returns) / (n_lifetimes - 1)
             chosen = logs.gather(1, actions)
@@ -90,16 +126,21 @@ def milliseconds(call: Callable[[], Any], seconds: float) -> float:
 
 def measure(n_lifetimes: int, n_updates: int, turns: int, seconds: float) -> dict[str, Any]:
     """One row: milliseconds of an estimate, medians over turns, and ratios of the turns."""
+    packages: dict[str, Any] = {"torch": None}
+    if importlib.util.find_spec("torchopt") is not None:
+        packages["torchopt"] = importlib.import_module("torchopt")
     calls = {
         "fledge": ours(n_lifetimes, n_updates, "reverse"),
         "forward": ours(n_lifetimes, n_updates, "forward"),
-        "torch": peer(n_lifetimes, n_updates),
+        **{name: peer(n_lifetimes, n_updates, torchopt=package) for name, package in packages.items()},
     }
-    if importlib.util.find_spec("torchopt") is not None:
-        import torchopt
-
-        calls["torchopt"] = peer(n_lifetimes, n_updates, torchopt=torchopt)
     row: dict[str, Any] = {"lifetimes": n_lifetimes, "updates": n_updates}
+    ours_found, pulls = recorded(n_lifetimes, n_updates)
+    for name, package in packages.items():
+        found = peer(n_lifetimes, n_updates, torchopt=package, pulls=pulls)().numpy()
+        row[f"off_{name}"] = off = float(np.linalg.norm(found - ours_found) / np.linalg.norm(ours_found))
+        if off > MOST_OFF:
+            raise SystemExit(f"On the same pulls {name} finds {found} and fledge {ours_found}: not the same estimate.")
     begun = time.perf_counter()
     calls["fledge"]()
     row["compile_s"] = time.perf_counter() - begun
@@ -107,9 +148,8 @@ def measure(n_lifetimes: int, n_updates: int, turns: int, seconds: float) -> dic
         call()
     found = [{name: milliseconds(call, seconds) for name, call in calls.items()} for _ in range(turns)]
     row |= {f"{name}_ms": statistics.median(turn[name] for turn in found) for name in calls}
-    for name in ("torch", "torchopt"):
-        if name in calls:
-            row[f"over_{name}"] = statistics.median(turn[name] / turn["fledge"] for turn in found)
+    for name in packages:
+        row[f"over_{name}"] = statistics.median(turn[name] / turn["fledge"] for turn in found)
     return row
 
 

@@ -20,4 +20,5 @@ def test_an_estimate_is_measured_beside_pytorch(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (row,) = json.loads((tmp_path / "metagrad.json").read_text())["rows"]
+    assert all(x < 1e-4 for name, x in row.items() if name.startswith("off_")) and "off_torch" in row
     assert abs(row["over_torch"] - row["torch_ms"] / row["fledge_ms"]) < 1e-9

@@ -25,6 +25,7 @@ from fledge.envs.trial import Trial
 from fledge.learn.evaluate import by_episode, evaluate
 from fledge.learn.inference import InferenceState
 from fledge.learn.maml import MAMLState
+from fledge.learn.pearl import PEARLState
 from fledge.learn.policy_gradient import PolicyGradientState
 from fledge.learn.ppo import PPOState
 from fledge.learn.rollout import begin, rollout
@@ -111,6 +112,16 @@ def _(fresh: InferenceState, trained: InferenceState) -> InferenceState:
 @carry_over.register
 def _(fresh: PolicyGradientState, trained: MAMLState) -> PolicyGradientState:
     return eqx.tree_at(lambda s: (s.agent.policy, s.meta), fresh, (trained.meta.policy, trained.meta))
+
+
+@carry_over.register
+def _(fresh: PEARLState, trained: PEARLState) -> PEARLState:
+    """Encoder, actor, critics, their targets and the temperature; the buffers are those of this task, and empty."""
+    nets = ("actor", "critics", "targets", "log_temperature")
+    sac = replace(fresh.sac, **{name: getattr(trained.sac, name) for name in nets})
+    everyone = jnp.arange(fresh.replay.n_written.shape[0])
+    replay, recent = fresh.replay.emptied(everyone), fresh.recent.emptied(everyone)
+    return replace(fresh, encoder=trained.encoder, sac=sac, replay=replay, recent=recent)
 
 
 def _untold(agent: Any) -> Any:

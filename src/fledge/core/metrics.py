@@ -62,6 +62,7 @@ METRICS: dict[str, Metric] = {
     "distance/to_latent": Metric("", "the same of the layer between memory and policy"),
     "distance/posterior": Metric("", "the same of the posterior's head"),
     "distance/policy": Metric("", "the same of the policy, its value included"),
+    "distance/actor": Metric("", "the same of an actor without its critics"),
     "loss/total": Metric("", "what the optimiser descends", True),
     "loss/policy": Metric("", "the policy's part of the loss", True),
     "loss/value": Metric("reward²", "squared error of the value", True),

@@ -1,5 +1,7 @@
 """What η can be, beside an initialisation and step sizes: discounts, loss weights, rewards and entropy schedules.
 
+A whole learnt update rule is in `fledge.learn.lpg`.
+
 A shape turns a batch into the loss that an actor-critic descends on it. Its arrays are η.
 
 Reference: Xu et al. 2018 (MGRL); Zahavy et al. 2020 (STAC); Zheng et al. 2018 (LIRPG); Vuorio et al. 2022 (the entropy
@@ -19,6 +21,7 @@ from jaxtyping import Array, Float, Key
 from fledge.core.errors import unknown
 from fledge.core.spaces import Space
 from fledge.learn.episodes import Episodes
+from fledge.nets.adaptive import AdaptivePolicy
 from fledge.nets.blocks import MLP
 
 N_REMEMBERED = 10
@@ -33,19 +36,62 @@ WEIGHTS: dict[str, float] = {
 """Numbers of an actor-critic's loss → usual value."""
 
 
+class Theta(eqx.Module):
+    """What an inner update moves."""
+
+    policy: AdaptivePolicy
+    critic: MLP
+    predictor: MLP | None = None
+    """Predictions y whose meaning η has to invent; for shapes that ask for them."""
+
+
+class Targets(eqx.Module):
+    """What a learnt update rule puts in the place of advantages."""
+
+    gains: Float[Array, "time episode"]
+    """π̂: how much more likely each action is to become."""
+    predictions: Float[Array, "time episode prediction"]
+    """Logits of ŷ, what the predictions are to become."""
+    prediction_coef: float = eqx.field(static=True, default=0.5)
+
+
 class Shaped(eqx.Module):
     """The loss that a shape made of a batch: rewards to learn from, and the numbers of `WEIGHTS`."""
 
     rewards: Float[Array, "time episode"]
     weights: dict[str, Float[Array, ""]]
+    targets: Targets | None = None
+    """In the place of advantages over the critic."""
+    penalty: Float[Array, ""] | None = None
+    """What the outer loss has to pay for this shape."""
 
 
 class LossShape(eqx.Module):
     """η as a module: every array in it is meta-learnt."""
 
+    @property
+    def n_predictions(self) -> int:
+        """Predictions that an agent makes for this shape, of a network of its own; 0 for none."""
+        return 0
+
     @abstractmethod
-    def __call__(self, episodes: Episodes, recent: Float[Array, " remembered"]) -> Shaped:
-        """The shaped loss of a batch, given the mean rewards of the last batches (newest last)."""
+    def __call__(self, episodes: Episodes, recent: Float[Array, " remembered"], theta: Theta) -> Shaped:
+        """The shaped loss of a batch.
+
+        Args:
+            episodes: the batch.
+            recent: mean rewards of the last batches (newest last).
+            theta: the agent that is to be updated. What is read of it is differentiated through.
+        """
+
+
+class HandSet(LossShape):
+    """Numbers that a person chose. Nothing in it is learnt: the control beside a learnt η."""
+
+    weights: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
+
+    def __call__(self, episodes: Episodes, recent: Float[Array, " remembered"], theta: Theta) -> Shaped:
+        return Shaped(episodes.rewards, usual(dict(self.weights)))
 
 
 def usual(weights: Mapping[str, float] | None = None) -> dict[str, Array]:
@@ -76,7 +122,7 @@ class LossWeights(LossShape):
         inside = {name: jnp.clip(jnp.asarray(x, jnp.float32), 1e-4, 1 - 1e-4) for name, x in start.items()}
         return cls({name: jnp.log(x) - jnp.log1p(-x) for name, x in inside.items()})
 
-    def __call__(self, episodes: Episodes, recent: Float[Array, " remembered"]) -> Shaped:
+    def __call__(self, episodes: Episodes, recent: Float[Array, " remembered"], theta: Theta) -> Shaped:
         learnt = {name: jax.nn.sigmoid(x) for name, x in self.logits.items()}
         return Shaped(episodes.rewards, {**usual(), **learnt})
 
@@ -96,7 +142,7 @@ class IntrinsicReward(LossShape):
         n_in = observation_space.n_features + action_space.n_features
         return cls(MLP.init(key, n_in, (hidden,), 1), action_space, scale)
 
-    def __call__(self, episodes: Episodes, recent: Float[Array, " remembered"]) -> Shaped:
+    def __call__(self, episodes: Episodes, recent: Float[Array, " remembered"], theta: Theta) -> Shaped:
         seen = jnp.concatenate([episodes.features, self.action_space.features(episodes.actions)], axis=-1)
         return Shaped(episodes.rewards + self.scale * jnp.tanh(self.net(seen)[..., 0]), usual())
 
@@ -111,7 +157,7 @@ class EntropySchedule(LossShape):
         """A fresh network."""
         return cls(MLP.init(key, N_REMEMBERED, (hidden,), 1, activation="relu"))
 
-    def __call__(self, episodes: Episodes, recent: Float[Array, " remembered"]) -> Shaped:
+    def __call__(self, episodes: Episodes, recent: Float[Array, " remembered"], theta: Theta) -> Shaped:
         return Shaped(episodes.rewards, {**usual(), "entropy_coef": jax.nn.sigmoid(self.net(recent)[0])})
 
 

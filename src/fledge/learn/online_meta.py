@@ -13,12 +13,12 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fledge.core.contracts import Learner
-from fledge.core.errors import ConfigError
+from fledge.core.errors import ConfigError, ContractError
 from fledge.core.returns import gae
 from fledge.core.types import Task
 from fledge.envs.trial import Trial
 from fledge.learn.episodes import Episodes, PolicyAgent, collect, masked_mean
-from fledge.learn.eta import N_REMEMBERED, LossShape, Shaped, usual
+from fledge.learn.eta import N_REMEMBERED, LossShape, Shaped, Targets, Theta, usual
 from fledge.learn.rollout import select
 from fledge.nets.adaptive import AdaptivePolicy
 from fledge.nets.blocks import MLP
@@ -62,13 +62,6 @@ class OnlineMetaSettings:
             faults.append(f"optimiser is 'sgd' or 'adam', not '{self.optimiser}'.")
         if faults:
             raise ConfigError(" ".join(faults))
-
-
-class Theta(eqx.Module):
-    """What an inner update moves."""
-
-    policy: AdaptivePolicy
-    critic: MLP
 
 
 class Life(eqx.Module):
@@ -145,17 +138,18 @@ class OnlineMeta(Learner):
 
     def _births(self, key_lives: Key[Array, ""], key_tasks: Key[Array, ""]) -> tuple[Life, Task]:
         n = self.settings.n_lives
+        tasks = jax.vmap(self.trial.sample)(jax.random.split(key_tasks, n))
+        return jax.vmap(self.born)(jax.random.split(key_lives, n)), tasks
 
-        def born(key: Key[Array, ""]) -> Life:
-            key_policy, key_critic = jax.random.split(key)
-            policy = self.make_policy(key_policy)
-            n_in = policy.observation_space.n_features
-            theta = Theta(policy, MLP.init(key_critic, n_in, self.settings.critic_hidden, 1))
-            return Life(theta, self.inner_optimiser().init(theta), jnp.zeros(N_REMEMBERED))
-
-        return jax.vmap(born)(jax.random.split(key_lives, n)), jax.vmap(self.trial.sample)(
-            jax.random.split(key_tasks, n)
-        )
+    def born(self, key: Key[Array, ""]) -> Life:
+        """A life before its first update."""
+        key_policy, key_critic, key_predictor = jax.random.split(key, 3)
+        policy = self.make_policy(key_policy)
+        n_in, hidden = policy.observation_space.n_features, self.settings.critic_hidden
+        n_predictions = jax.eval_shape(self.make_eta, key).n_predictions
+        predictor = MLP.init(key_predictor, n_in, hidden, n_predictions) if n_predictions else None
+        theta = Theta(policy, MLP.init(key_critic, n_in, hidden, 1), predictor)
+        return Life(theta, self.inner_optimiser().init(theta), jnp.zeros(N_REMEMBERED))
 
     def update(self, state: OnlineMetaState) -> tuple[OnlineMetaState, dict[str, Float[Array, ""]]]:
         key, key_window, key_lives, key_tasks = jax.random.split(state.key, 4)
@@ -195,17 +189,13 @@ class OnlineMeta(Learner):
 
         def judged(theta: Theta, episodes: Episodes) -> Array:
             """Minus the outer policy gradient's surrogate: no entropy, and the critic is the inner loop's business."""
-            return actor_critic_loss(theta, episodes, Shaped(episodes.rewards, usual(fixed)))
+            critic = jax.lax.stop_gradient(theta.critic)
+            return actor_critic_loss(theta, episodes, Shaped(episodes.rewards, usual(fixed)), critic)
 
         def step(life: Life, k: Key[Array, ""]) -> tuple[Life, tuple[Array, Array]]:
             episodes = self._collect(life, task, k)
-            outer = judged(life.theta, episodes)
-            shaped = eta(episodes, life.recent)
-            gradient = jax.grad(actor_critic_loss)(life.theta, episodes, shaped)
-            moves, optimiser = self.inner_optimiser().update(gradient, life.optimiser, life.theta)
-            reward = masked_mean(episodes.rewards, episodes.mask)
-            after = Life(optax.apply_updates(life.theta, moves), optimiser, jnp.append(life.recent[1:], reward))
-            return after, (outer, reward)
+            after, penalty = self.inner_update(eta, life, episodes)
+            return after, (judged(life.theta, episodes) + penalty, after.recent[-1])
 
         body = jax.checkpoint(step) if s.remat else step
         key_window, key_last = jax.random.split(key)
@@ -213,30 +203,63 @@ class OnlineMeta(Learner):
         last = judged(after.theta, self._collect(after, task, key_last))
         return (jnp.sum(losses) + last) / (s.window + 1), after, jnp.mean(rewards)
 
+    def inner_update(self, eta: LossShape, life: Life, episodes: Episodes) -> tuple[Life, Float[Array, ""]]:
+        """The life after one more update, and what the outer loss has to pay for it. Differentiable in η and θ."""
+        shaped = eta(episodes, life.recent, life.theta)
+        gradient = jax.grad(actor_critic_loss)(life.theta, episodes, shaped, life.theta.critic)
+        moves, optimiser = self.inner_optimiser().update(gradient, life.optimiser, life.theta)
+        reward = masked_mean(episodes.rewards, episodes.mask)
+        after = Life(optax.apply_updates(life.theta, moves), optimiser, jnp.append(life.recent[1:], reward))
+        return after, jnp.zeros(()) if shaped.penalty is None else shaped.penalty
+
+    def whole_life(self, eta: LossShape, task: Task, key: Key[Array, ""], n_updates: int) -> Float[Array, " update"]:
+        """Mean return of an episode before each of so many updates of a fresh life, and after the last."""
+        key_born, key = jax.random.split(key)
+
+        def step(life: Life, k: Key[Array, ""]) -> tuple[Life, Array]:
+            episodes = self._collect(life, task, k)
+            return self.inner_update(eta, life, episodes)[0], jnp.mean(episodes.returns)
+
+        return jax.lax.scan(step, self.born(key_born), jax.random.split(key, n_updates + 1))[1]
+
     def _collect(self, life: Life, task: Task, key: Key[Array, ""]) -> Episodes:
         policy = jax.lax.stop_gradient(life.theta.policy)
         return jax.lax.stop_gradient(collect(policy, self.trial, task, key, self.settings.batch_size))
 
 
-def actor_critic_loss(theta: Theta, episodes: Episodes, shaped: Shaped) -> Float[Array, ""]:
+def actor_critic_loss(theta: Theta, episodes: Episodes, shaped: Shaped, critic: MLP) -> Float[Array, ""]:
     """−c_π mean log π · A + c_v mean ½ (V − G)² − c_e mean entropy, over real steps.
 
-    A and G are constants to θ (the critic is held fixed in them), but functions of the shaped rewards, discount and λ:
-    through them η is learnt.
+    A and G are over the values of `critic`, not of θ's own: so they are constants to whoever differentiates in θ, but
+    functions of the shaped rewards, of discount and λ, and of all that made the critic. Through them η is learnt. Where
+    a shape has targets of its own, π̂ is in the place of A, and c_y KL(y ‖ ŷ) is added.
     """
     w, mask = shaped.weights, episodes.mask
     distribution = theta.policy(episodes.features)
     values = theta.critic(episodes.features)[..., 0]
-    known = jax.lax.stop_gradient(values) * mask
+    known = critic(episodes.features)[..., 0] * mask
     cuts = jnp.concatenate([~mask[1:], jnp.ones_like(mask[:1])])
     following = jnp.concatenate([known[1:], jnp.zeros_like(known[:1])]) * ~cuts
     gains, targets = gae(
         shaped.rewards * mask, known, following, cuts, discount=w["discount"], gae_lambda=w["gae_lambda"]
     )
+    more: Array | float = 0.0
+    if shaped.targets is not None:
+        gains = shaped.targets.gains
+        more = shaped.targets.prediction_coef * _prediction_error(theta, episodes, shaped.targets)
     policy = masked_mean(distribution.log_prob(episodes.actions) * gains, mask)
     error = 0.5 * masked_mean((values - targets) ** 2, mask)
     entropy = masked_mean(distribution.entropy(), mask)
-    return -w["policy_coef"] * policy + w["value_coef"] * error - w["entropy_coef"] * entropy
+    return -w["policy_coef"] * policy + w["value_coef"] * error - w["entropy_coef"] * entropy + more
+
+
+def _prediction_error(theta: Theta, episodes: Episodes, targets: Targets) -> Float[Array, ""]:
+    """Mean KL(y ‖ ŷ) over real steps, in nats."""
+    if theta.predictor is None:
+        raise ContractError("This η has targets for predictions; its n_predictions has to say how many there are.")
+    ours = jax.nn.log_softmax(theta.predictor(episodes.features))
+    kl = jnp.sum(jnp.exp(ours) * (ours - jax.nn.log_softmax(targets.predictions)), axis=-1)
+    return masked_mean(kl, episodes.mask)
 
 
 def finite(tree: PyTree[Array]) -> Bool[Array, ""]:

@@ -64,10 +64,12 @@ class PEARLSettings:
     """Weight of the *sum* of the tasks' KL(q ‖ N(0, I)) against the *mean* squared error of both critics, as in the
     released code. In the paper's algorithm both are sums: there it would be `kl_lambda` × `meta_batch`."""
     train_reward: str = ""
+    n_warmup: int = 0
+    """Gradient steps over which all learning rates rise."""
     split: str = "train"
 
     def __post_init__(self) -> None:
-        least = {"n_steps_posterior": 0, "n_extra_rl_steps_posterior": 0, "n_train_steps": 1}
+        least = {"n_warmup": 0, "n_steps_posterior": 0, "n_extra_rl_steps_posterior": 0, "n_train_steps": 1}
         least |= dict.fromkeys(("n_tasks", "n_initial_steps", "n_tasks_sample", "n_steps_prior"), 1)
         least |= dict.fromkeys(("meta_batch", "batch_size", "context_batch_size", "capacity"), 1)
         faults = [
@@ -98,6 +100,7 @@ class PEARLSettings:
             target_rate=self.target_rate,
             temperature=self.temperature,
             reward_scale=self.reward_scale,
+            n_warmup=self.n_warmup,
         )
 
     def episodes(self, horizon: int) -> tuple[int, int, int]:
@@ -176,7 +179,7 @@ class PEARL(Learner):
 
     def optimiser(self) -> optax.GradientTransformation:
         """The encoder's."""
-        return optax.adam(self.settings.learning_rate)
+        return sac.adam(self.settings.sac)
 
     def init(self, key: Key[Array, ""]) -> PEARLState:
         s = self.settings

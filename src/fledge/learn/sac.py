@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from fledge.core.distributions import LOG_2PI
+from fledge.learn.ppo import warmed_up
 from fledge.nets.blocks import MLP
 
 LOG_STD_RANGE = (-10.0, 2.0)
@@ -36,6 +37,8 @@ class SACSettings:
     temperature: float | None = None
     target_entropy: float | None = None
     reward_scale: float = 1.0
+    n_warmup: int = 0
+    """Steps over which the learning rate rises."""
 
 
 class Transition(eqx.Module):
@@ -85,7 +88,7 @@ def init(
     actor = make_actor(key_actor, n_in, settings.hidden, action_size)
     critics = Critics(*(_mlp(key, n_in + action_size, settings.hidden, 1) for key in (key_first, key_second)))
     log_temperature = jnp.zeros(())
-    optimisers = tuple(_adam(settings).init(part) for part in (actor, critics, log_temperature))
+    optimisers = tuple(adam(settings).init(part) for part in (actor, critics, log_temperature))
     return SACState(actor, critics, critics, log_temperature, (optimisers[0], optimisers[1], optimisers[2]))
 
 
@@ -98,8 +101,11 @@ def _mlp(key: Key[Array, ""], n_in: int, hidden: Sequence[int], n_out: int) -> M
     return MLP.init(key, n_in, hidden, n_out, activation="relu", init="uniform_fan_in", gain=1.0)
 
 
-def _adam(settings: SACSettings) -> optax.GradientTransformation:
-    return optax.adam(settings.learning_rate)
+def adam(settings: SACSettings) -> optax.GradientTransformation:
+    """Of each network, and of whoever learns along with them."""
+    if settings.n_warmup < 1:
+        return optax.adam(settings.learning_rate)
+    return optax.adam(warmed_up(optax.constant_schedule(settings.learning_rate), settings.n_warmup))
 
 
 def act(
@@ -185,24 +191,24 @@ def update(
     key_next, key_now = jax.random.split(key)
     shape = batch.action.shape
     noise = jax.random.normal(key_next, shape)
-    adam = _adam(settings)
+    optimiser = adam(settings)
     of_actor, of_critics, of_temperature = state.optimisers
 
     graded = jax.value_and_grad(critic_loss, argnums=(0, 1), has_aux=True)
     (loss_critic, values), (gradient, context_gradient) = graded(state.critics, context, state, batch, noise, settings)
-    step, of_critics = adam.update(gradient, of_critics)
+    step, of_critics = optimiser.update(gradient, of_critics)
     critics = optax.apply_updates(state.critics, step)
     state = eqx.tree_at(lambda s: s.critics, state, critics)
 
     noise = jax.random.normal(key_now, shape)
     graded_actor = jax.value_and_grad(actor_loss, has_aux=True)
     (loss_actor, entropy), gradient = graded_actor(state.actor, context, state, batch, noise, settings)
-    step, of_actor = adam.update(gradient, of_actor)
+    step, of_actor = optimiser.update(gradient, of_actor)
     actor = optax.apply_updates(state.actor, step)
 
     wanted = -float(shape[-1]) if settings.target_entropy is None else settings.target_entropy
     # The loss is log α · (entropy − wanted): too little entropy raises α.
-    step, of_temperature = adam.update(entropy - wanted, of_temperature)
+    step, of_temperature = optimiser.update(entropy - wanted, of_temperature)
     log_temperature = optax.apply_updates(state.log_temperature, step)
 
     targets = optax.incremental_update(critics, state.targets, settings.target_rate)

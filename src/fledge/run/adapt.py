@@ -25,7 +25,7 @@ from fledge.core.types import Task
 from fledge.envs.one_task import OneTask
 from fledge.envs.trial import Trial
 from fledge.learn.evaluate import evaluate
-from fledge.run import build
+from fledge.run import at_test_time
 from fledge.run import config as tomls
 from fledge.run import recipe as recipes
 from fledge.run.agent import LoadedAgent, load
@@ -198,14 +198,14 @@ def _learn(
     env, n_episodes, config = agent.trial.env, agent.trial.n_episodes, agent.config
     subset = check_mode(mode, agent.agent)
     old_tasks = jax.vmap(agent.trial.sample)(jax.random.split(key_old, settings.n_old_tasks))
-    probe = build.make_test_learner(config, agent.trial, settings, 1, mode)
+    probe = at_test_time.make_test_learner(config, agent.trial, settings, 1, mode)
     n_updates = 0 if subset == () and not probe.default else _updates(settings, probe.learner.steps_per_update)
 
     def one(state: Any, task: Task, key: Key[Array, ""]) -> tuple[Measured, PyTree]:
         key_init, key_measure = jax.random.split(key)
         trial = Trial(OneTask(env, task), probe.n_episodes or n_episodes)
         old = (Trial(env, trial.n_episodes), old_tasks)
-        made = build.make_test_learner(config, trial, settings, n_updates * settings.n_points, mode)
+        made = at_test_time.make_test_learner(config, trial, settings, n_updates * settings.n_points, mode)
         learner: Learner = made.learner
         begun = learner.init(key_init)
         begun = begun if mode == "scratch" else carry_over(begun, state)
@@ -302,7 +302,7 @@ def multitask_of(agent: LoadedAgent, tell: Callable[[str], None] = lambda line: 
     folder = RunFolder(agent.folder / MULTITASK)
     if folder.record.exists() and folder.read_record().finished:
         return load(folder.path)
-    changes = build.without_memory(agent.config)
+    changes = at_test_time.without_memory(agent.config)
     recipe = recipes.load(agent.folder / "config.toml")
     config = recipe.config(changes=tomls.nest(changes))
     tell(f"training the control that does not adapt, once: {folder.path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from fledge.core.errors import ConfigError, FledgeError, unknown
 from fledge.run import config as tomls
 from fledge.run import recipe as recipes
 from fledge.run.recipe import KINDS, Recipe
-from fledge.run.settings import Scalar, StudySettings
+from fledge.run.settings import MAMLRunSettings, Scalar, StudySettings, TrainedSettings
 
+ARMS = "arms"
+"""Key of a case that lists the arms that take part in it."""
 SELECTION_SEED = 10_000
 """First seed of the runs that choose a learning rate: none of them is ever reported."""
 
@@ -65,21 +67,38 @@ def arms_of(settings: StudySettings) -> list[Arm]:
     """Every arm in every case, case by case.
 
     Raises:
-        ConfigError: an arm without a recipe, one that does not exist, or two arms of one name.
+        ConfigError: an arm without a recipe, one that does not exist, two arms of one name, or a case for an arm that
+            is not there.
     """
     plain: dict[str, dict[str, Scalar]] = {load_arm(name).name: {"recipe": name} for name in settings.recipes}
     if twice := sorted(set(plain) & set(settings.arms)):
         raise ConfigError(f"arms.{twice[0]}: there is a recipe of this name among the arms already. Give it another.")
     found = []
     cases: dict[str, dict[str, Scalar]] = settings.cases or {"": {}}
+    every = {**plain, **settings.arms}
     for case, on_case in cases.items():
-        for name, own in {**plain, **settings.arms}.items():
+        shared = {key: value for key, value in on_case.items() if key != ARMS}
+        for name in _taking_part(case, on_case, every):
+            own = every[name]
             changes = {key: value for key, value in own.items() if key != "recipe"}
             base = str(own.get("recipe", ""))
             recipe = load_arm(base, f"arms.{name}: ")
             recipe = replace(recipe, header=replace(recipe.header, name=name))
-            found.append(Arm(case, name, base, recipe, {**on_case, **changes, **settings.overrides}))
+            found.append(Arm(case, name, base, recipe, {**shared, **changes, **settings.overrides}))
     return found
+
+
+def _taking_part(case: str, on_case: Mapping[str, Scalar], every: Collection[str]) -> list[str]:
+    """The arms of a case: those that it lists, or all."""
+    chosen = on_case.get(ARMS)
+    if chosen is None:
+        return list(every)
+    if not isinstance(chosen, (tuple, list)) or not chosen:
+        raise ConfigError(f"cases.{case}: {ARMS} is a list of at least one arm, not {chosen!r}.")
+    for name in chosen:
+        if name not in every:
+            raise unknown("arm", str(name), every)
+    return [name for name in every if name in chosen]
 
 
 def load_arm(name: str, where: str = "") -> Recipe:
@@ -126,6 +145,37 @@ def claim_of(text: str, cases: Sequence[str]) -> Claim:
     return Claim(case, better, worse)
 
 
+@dataclass(frozen=True)
+class Side:
+    """One side of a study's claim: an arm, or a point of its adaptation curve."""
+
+    arm: str
+    at: float | None = None
+    """An episode (from 1) or a gradient step (from 0); None: the whole trial, or what comes after the last step."""
+
+
+def side_of(text: str) -> Side:
+    """The side "ARM" or "ARM @ 1".
+
+    Raises:
+        ConfigError: what follows the @ is no number.
+    """
+    arm, sign, at = (part.strip() for part in text.partition("@"))
+    try:
+        return Side(arm, float(at) if sign else None)
+    except ValueError:
+        raise ConfigError(
+            f"'{text}' is not of the form \"ARM @ 1\", with an episode (from 1) or a gradient step (from 0)."
+        ) from None
+
+
+def points_of(config: TrainedSettings) -> range:
+    """Where an arm's adaptation curve is measured: episodes from 1, or gradient steps from 0."""
+    if isinstance(config, MAMLRunSettings):
+        return range(config.env.n_episodes // max(config.learner.inner.batch_size, 1))
+    return range(1, config.env.n_episodes + 1)
+
+
 def faults_of(settings: StudySettings) -> list[str]:
     """Everything that is wrong with a study, its arms included."""
     if not settings.recipes and not settings.arms:
@@ -144,13 +194,25 @@ def faults_of(settings: StudySettings) -> list[str]:
             faults += [f"{where}: {fault}" for fault in program.faults(arm.config(recipes.USUAL_SCALE))]
         except FledgeError as error:
             faults.append(f"{arm.name}: {error}")
-    names = list(dict.fromkeys(arm.name for arm in arms))
-    for text in settings.claims:
-        try:
-            claim = claim_of(text, list(settings.cases))
-        except ConfigError as error:
-            faults.append(f"claims: {error}")
-            continue
-        strange = [side for side in (claim.better, claim.worse) if side not in names]
-        faults += [f"claims: {unknown('arm', side, names)}" for side in strange]
+    return faults + [f"claims: {fault}" for text in settings.claims for fault in _claim_faults(text, settings, arms)]
+
+
+def _claim_faults(text: str, settings: StudySettings, arms: Sequence[Arm]) -> list[str]:
+    """What is wrong with a claim: its form, or a side of it that no case has."""
+    try:
+        claim = claim_of(text, list(settings.cases))
+        sides = [side_of(claim.better), side_of(claim.worse)]
+    except ConfigError as error:
+        return [str(error)]
+    there = [arm for arm in arms if claim.case in ("", arm.case)]
+    names = list(dict.fromkeys(arm.name for arm in there))
+    faults = []
+    for side in sides:
+        if side.arm not in names:
+            faults.append(str(unknown("arm", side.arm, names)))
+        elif side.at is not None:
+            own = next(arm for arm in there if arm.name == side.arm)
+            points = points_of(own.config(recipes.USUAL_SCALE))
+            if side.at not in points:
+                faults.append(f"'{text}': {side.arm} is measured at {points[0]} to {points[-1]}, not at {side.at:g}.")
     return faults

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from fledge.agents.adapt import AdaptSettings
 from fledge.agents.build import PRESETS, memory_agent, strange_tasks
 from fledge.agents.inference import inference_agent
 from fledge.agents.maml import MAMLAgent, adaptive_policy
@@ -24,15 +23,25 @@ from fledge.envs import families
 from fledge.envs.check import check_env
 from fledge.envs.trial import Trial
 from fledge.learn.devices import place
+from fledge.learn.eta import usual
 from fledge.learn.inference import InferenceLearner
 from fledge.learn.inner import Meta
 from fledge.learn.loop import Loop
 from fledge.learn.maml import MAML
+from fledge.learn.online_meta import OnlineMeta
 from fledge.learn.pearl import PEARL
-from fledge.learn.policy_gradient import PolicyGradient
 from fledge.learn.ppo import PPO
 from fledge.nets.tokens import FIELDS
-from fledge.run.settings import EnvSettings, MAMLRunSettings, MetaRLSettings, PEARLRunSettings, TrainedSettings
+from fledge.run.eta import make_eta
+from fledge.run.settings import (
+    EnvSettings,
+    LifetimeRunSettings,
+    LoopSettings,
+    MAMLRunSettings,
+    MetaRLSettings,
+    PEARLRunSettings,
+    TrainedSettings,
+)
 
 LIMITS: dict[str, tuple[float, float]] = {
     "env.n_episodes": (1, math.inf),
@@ -102,12 +111,12 @@ def make_trial(settings: EnvSettings) -> Trial:
     return Trial(make_env(settings), settings.n_episodes)
 
 
-def plan_of(config: TrainedSettings, trial: Trial) -> Plan:
+def plan_of(config: LoopSettings, trial: Trial) -> Plan:
     """Updates and chunks; `train.env_steps` is rounded to whole chunks."""
     if isinstance(config, PEARLRunSettings):
         steps_per_update = config.learner.steps_per_update(trial.env.horizon)
-    elif isinstance(config, MAMLRunSettings):
-        steps_per_update = make_maml(config, trial).steps_per_update
+    elif isinstance(config, (MAMLRunSettings, LifetimeRunSettings)):
+        steps_per_update = make_learner(config, trial).steps_per_update
     else:
         steps_per_update = (config.learner.unroll_len or trial.horizon) * config.learner.n_envs
     n_updates = max(1, round(config.train.env_steps / steps_per_update))
@@ -115,12 +124,14 @@ def plan_of(config: TrainedSettings, trial: Trial) -> Plan:
     return Plan(n_updates // chunk_len, chunk_len, steps_per_update)
 
 
-def make_learner(config: TrainedSettings, trial: Trial, split: str | None = None) -> Learner:
+def make_learner(config: LoopSettings, trial: Trial, split: str | None = None) -> Learner:
     """The learner of these settings; `split` as in `PPO`."""
     if isinstance(config, PEARLRunSettings):
         return PEARL(trial, pearl_agent(config.agent, trial, config.learner.hidden), config.learner)
     if isinstance(config, MAMLRunSettings):
         return make_maml(config, trial)
+    if isinstance(config, LifetimeRunSettings):
+        return make_online_meta(config, trial)
     ppo = PPO(trial, make_agent(config, trial), config.learner, plan_of(config, trial).n_updates, split)
     return ppo if config.supervision.kind == "reward" else InferenceLearner(ppo, config.supervision)
 
@@ -135,6 +146,11 @@ def make_maml(config: MAMLRunSettings, trial: Trial) -> MAML:
     return MAML(Trial(trial.env, 1), adaptive_policy(config.agent, trial), wrap, config.learner)
 
 
+def make_online_meta(config: LifetimeRunSettings, trial: Trial) -> OnlineMeta:
+    """The learner of η along lives."""
+    return OnlineMeta(trial, adaptive_policy(config.agent, trial), make_eta(config.eta, trial), config.learner)
+
+
 def make_agent(config: MetaRLSettings, trial: Trial) -> Callable[[Key[Array, ""]], ReplayAgent]:
     """A function from a key to a fresh agent of these settings."""
     supervision = config.supervision
@@ -144,7 +160,7 @@ def make_agent(config: MetaRLSettings, trial: Trial) -> Callable[[Key[Array, ""]
     return inference_agent(config.agent, trial, **told)
 
 
-def make_loop(config: TrainedSettings, trial: Trial) -> Loop:
+def make_loop(config: LoopSettings, trial: Trial) -> Loop:
     """The training program, on the devices of this process."""
     shared = 1  # only PPO shares out its minibatches
     if isinstance(config, MetaRLSettings):
@@ -154,7 +170,7 @@ def make_loop(config: TrainedSettings, trial: Trial) -> Loop:
     return Loop(learner, plan_of(config, trial).chunk_len, placement)
 
 
-def faults_of(config: TrainedSettings, *, exam: bool = True) -> list[str]:
+def faults_of(config: LoopSettings, *, exam: bool = True) -> list[str]:
     """Everything that is wrong with settings whose types are right, as sentences.
 
     Args:
@@ -172,6 +188,8 @@ def faults_of(config: TrainedSettings, *, exam: bool = True) -> list[str]:
     if isinstance(config, PEARLRunSettings):
         if trial is not None and not faults:
             faults += _raised("agent", lambda: jax.eval_shape(make_learner(config, trial).init, jax.random.key(0)))
+    elif isinstance(config, LifetimeRunSettings):
+        faults += _lifetime_faults(config, trial if not faults else None)
     elif isinstance(config, MAMLRunSettings):
         faults += _maml_faults(config, trial if not faults else None)
     else:
@@ -202,7 +220,16 @@ def _maml_faults(config: MAMLRunSettings, trial: Trial | None) -> list[str]:
     return faults
 
 
-def _limits(config: TrainedSettings) -> list[str]:
+def _lifetime_faults(config: LifetimeRunSettings, trial: Trial | None) -> list[str]:
+    faults = _raised("eta.hand_set", lambda: usual(config.eta.hand_set))
+    if config.env.n_episodes != 1:
+        faults.append(f"env.n_episodes is 1 for lives (learner.life_len counts updates), not {config.env.n_episodes}.")
+    if trial is not None and not faults:
+        faults += _raised("eta", lambda: jax.eval_shape(make_learner(config, trial).init, jax.random.key(0)))
+    return faults
+
+
+def _limits(config: LoopSettings) -> list[str]:
     faults = []
     for key, (low, high) in LIMITS.items():
         table, _, name = key.partition(".")
@@ -253,7 +280,7 @@ def _learner_faults(config: MetaRLSettings) -> list[str]:
     return faults
 
 
-def _evaluation_faults(config: TrainedSettings, trial: Trial) -> list[str]:
+def _evaluation_faults(config: LoopSettings, trial: Trial) -> list[str]:
     faults = []
     for name in config.evaluation.references:
         faults += _raised("evaluation.references", lambda: make_reference(name, trial))  # noqa: B023
@@ -288,71 +315,3 @@ def _raised(where: str, call: Callable[[], Any]) -> list[str]:
 def one_seed(config: TrainedSettings, seed: int) -> TrainedSettings:
     """The settings that train only this seed."""
     return replace(config, train=replace(config.train, seeds=1, first_seed=seed))
-
-
-@dataclass(frozen=True)
-class TestLearner:
-    """What trains an agent at test time."""
-
-    __test__ = False  # not a test, whatever its name says to a collector
-
-    learner: Learner
-    default: bool = False
-    """Whether it is also what the agent does by default (gradient steps)."""
-    n_episodes: int | None = None
-    """Episodes of the trials that are measured, if not those of training."""
-
-
-def make_test_learner(
-    config: TrainedSettings, trial: Trial, settings: AdaptSettings, n_updates: int, mode: str = "all"
-) -> TestLearner:
-    """The learner that goes on at test time: the loss of training, its schedules spread over the new budget.
-
-    Agents that were taught by being told the task are told nothing now: their encoder stays, their policy learns on.
-    """
-    if isinstance(config, MAMLRunSettings):
-        return _test_maml(config, trial, settings, n_updates, mode)
-    if isinstance(config, PEARLRunSettings):
-        raise ConfigError(
-            "PEARL adapts by its posterior only; learning on at test time is not there for it yet. Use --adapt default."
-        )
-    n_minibatches = math.gcd(config.learner.n_minibatches, settings.n_envs)
-    ppo = replace(
-        config.learner,
-        n_envs=settings.n_envs,
-        n_minibatches=n_minibatches,
-        unroll_len=0,
-        split="train",
-        warmup_frac=settings.warmup_frac,
-        latent_gradients=False,
-    )
-    if config.supervision.kind == "reward":
-        return TestLearner(PPO(trial, memory_agent(config.agent, trial), ppo, n_updates))
-    plain = PPO(trial, inference_agent(config.agent, trial), ppo, n_updates)
-    if config.supervision.kind == "varibad":
-        return TestLearner(InferenceLearner(plain, replace(config.supervision, task_decoder=False)))
-    return TestLearner(plain)
-
-
-def _test_maml(
-    config: MAMLRunSettings, trial: Trial, settings: AdaptSettings, n_updates: int, mode: str
-) -> TestLearner:
-    """By default inner steps for ever; otherwise those of training first, then Adam on every parameter."""
-    s = config.learner
-    make_policy = adaptive_policy(config.agent, trial)
-
-    def make_meta(key: Key[Array, ""]) -> Meta:
-        return Meta.init(make_policy(key), s.inner, learn_step_sizes=s.learn_step_sizes)
-
-    n_inner = None if mode == "default" else 0 if mode == "scratch" else s.inner.n_steps
-    n_warmup = round(settings.warmup_frac * n_updates)
-    learner = PolicyGradient(Trial(trial.env, 1), make_meta, s.inner, n_inner, n_warmup=n_warmup)
-    return TestLearner(learner, default=s.inner.n_steps > 0, n_episodes=1)
-
-
-def without_memory(config: TrainedSettings) -> dict[str, Any]:
-    """The changes (dotted) that make the multi-task control of a run: the same budget, a policy that does not adapt."""
-    if isinstance(config, MAMLRunSettings):
-        changes = {"learner.inner.n_steps": 0, "learner.inner.adapts": "all", "learner.learn_step_sizes": False}
-        return changes | {"learner.objective.sc_coef": 0.0}
-    return {"agent.kind": "memoryless", "agent.fields": [], "supervision.kind": "reward"}

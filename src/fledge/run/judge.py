@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from fledge.core.records import Metrics, Result
 from fledge.core.stats import bootstrap, probability_of_improvement
-from fledge.run.arms import claim_of
+from fledge.run.arms import Side, claim_of, side_of
 from fledge.run.curve import AdaptationCurve
 from fledge.run.settings import StudySettings
 
@@ -56,8 +56,9 @@ def compare(
     results += ranking(title, trials)
     for text in settings.claims:
         claim = claim_of(text, list(settings.cases))
-        if claim.case in ("", case):
-            chance = probability_of_improvement(trials[claim.better], trials[claim.worse])
+        sides = [side_of(claim.better), side_of(claim.worse)]
+        if claim.case in ("", case) and all(side.arm in curves for side in sides):
+            chance = probability_of_improvement(*(_scores(curves[side.arm], side) for side in sides))
             value, lo, hi = (float(x) for x in chance[:3])
             judged = scale != "smoke" and not np.isnan(lo)
             verdict = ("reproduced" if lo > 0.5 else "not reproduced") if judged else UNTESTED
@@ -65,6 +66,14 @@ def compare(
                 Result(title, claim.text, "chance of improvement", value, lo, hi, chance.n_seeds, None, verdict)
             )
     return results
+
+
+def _scores(curve: AdaptationCurve, side: Side) -> Float[np.ndarray, "seed task"]:
+    """What a side of a claim earned: the whole trial (after the last gradient step), or one point of the curve."""
+    if side.at is None:
+        return curve.trial("return")
+    cube = curve.cube("return")
+    return cube.scores[..., int(np.flatnonzero(cube.xs == side.at)[0])]
 
 
 def diagnoses(study: str, metrics: Mapping[str, Metrics]) -> list[Result]:

@@ -24,7 +24,7 @@ from fledge.run import build, checkpoint
 from fledge.run.curve import AdaptationCurve
 from fledge.run.job import Clock, Job, begin_record
 from fledge.run.measure import episodes_per_step, measure, measure_beliefs, measure_references, walks
-from fledge.run.settings import TrainedSettings, TrainSettings
+from fledge.run.settings import LoopSettings, TrainedSettings, TrainSettings
 from fledge.run.track import ConsoleTracker, JSONLTracker, Point, Trackers, extra_trackers, forget_after
 
 SILENT = ("return/trial",)
@@ -60,8 +60,8 @@ class MetaRLProgram:
         trial = build.make_trial(job.config.env)
         seeds = seeds_of(job.config.train)
         clock = Clock(job.folder.record, begin_record(job, seeds))
-        with _promising(job):
-            state = _train(job, trial, clock)
+        with promising(job):
+            state = train(job, trial, clock)
             learner = build.make_learner(job.config, trial)
             beliefs = measure_beliefs(learner, state, seeds, trial, job.config.evaluation, recipe=job.recipe.name)
             curves = _measure(job, learner.agent(state), trial, clock, beliefs)
@@ -89,7 +89,7 @@ def state_like(loop: Loop, seeds: tuple[int, ...]) -> PyTree:
 
 
 @contextmanager
-def _promising(job: Job) -> Iterator[None]:
+def promising(job: Job) -> Iterator[None]:
     """Answers ctrl-C and SIGTERM with one sentence that says how to go on."""
 
     def stop(signum: int, frame: Any) -> None:
@@ -107,9 +107,9 @@ def _promising(job: Job) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _train(job: Job, trial: Trial, clock: Clock) -> PyTree:
+def train(job: Job, trial: Trial, clock: Clock) -> PyTree:
     """The state after the last update, on one device."""
-    config: TrainedSettings = job.config
+    config: LoopSettings = job.config
     plan, seeds = build.plan_of(config, trial), seeds_of(config.train)
     loop = build.make_loop(config, trial)
     state, done = _start(job, loop, seeds)

@@ -45,6 +45,11 @@ KINDS: dict[str, Kind] = {
         "fledge.run.program:PROGRAM",
         "meta-learn what gradient steps adapt (the MAML family)",
     ),
+    "lifetime": Kind(
+        "fledge.run.settings:LifetimeRunSettings",
+        "fledge.run.lives:PROGRAM",
+        "meta-learn discounts, rewards, schedules or an update rule along lives",
+    ),
     "study": Kind("fledge.run.settings:StudySettings", "fledge.run.study:PROGRAM", "several recipes side by side"),
     "consistency": Kind(
         "fledge.run.consistency:ConsistencySettings",

@@ -9,6 +9,7 @@ from fledge.agents.build import MemoryAgentSettings
 from fledge.agents.maml import MAMLAgentSettings
 from fledge.agents.pearl import PEARLAgentSettings
 from fledge.learn.maml import MAMLSettings
+from fledge.learn.online_meta import OnlineMetaSettings
 from fledge.learn.pearl import PEARLSettings
 from fledge.learn.ppo import PPOSettings
 from fledge.learn.supervision import SupervisionSettings
@@ -96,8 +97,40 @@ class MAMLRunSettings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
+@dataclass(frozen=True)
+class EtaSettings:
+    """What is learnt about learning (`fledge.learn.eta`, `fledge.learn.lpg`), and what it is compared with."""
+
+    kind: Literal["weights", "reward", "schedule", "lpg"] = "weights"
+    start: dict[str, float] = field(default_factory=lambda: {"discount": 0.9, "gae_lambda": 0.9})
+    """`weights`: numbers of the loss that are learnt → where they start, in (0, 1)."""
+    hidden: int = 32
+    """Units of the network, for the other kinds."""
+    reward_scale: float = 0.1
+    """`reward`: bound of the intrinsic reward."""
+    n_predictions: int = 8
+    """`lpg`: categories that an agent predicts."""
+    hand_set: dict[str, float] = field(default_factory=dict)
+    """Numbers of the control's loss, laid over the usual ones."""
+
+
+@dataclass(frozen=True)
+class LifetimeRunSettings:
+    """Learn η along lives on tasks of a family, then let fresh lives learn with it, beside a life with numbers that a
+    person set and as many updates. `train.env_steps` counts those of all lives; `env.n_episodes` is 1."""
+
+    env: EnvSettings = field(default_factory=lambda: EnvSettings("mdp", 1))
+    agent: MAMLAgentSettings = field(default_factory=lambda: MAMLAgentSettings(hidden=()))
+    eta: EtaSettings = field(default_factory=EtaSettings)
+    learner: OnlineMetaSettings = field(default_factory=OnlineMetaSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+
 TrainedSettings = MetaRLSettings | PEARLRunSettings | MAMLRunSettings
 """What trains one agent and measures its adaptation: the arms of studies, and what can be loaded."""
+LoopSettings = TrainedSettings | LifetimeRunSettings
+"""What the training loop runs."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +142,12 @@ class StudySettings:
     arms: dict[str, dict[str, Scalar]] = field(default_factory=dict)
     """Arm → `recipe`, and dotted settings laid over it."""
     cases: dict[str, dict[str, Scalar]] = field(default_factory=dict)
-    """Case → dotted settings laid over every arm: the same comparison on each environment. None: one case, unnamed."""
+    """Case → dotted settings laid over every arm: the same comparison on each environment; beside them `arms`, those
+    that take part (without it: all). None: one case, unnamed."""
     claims: tuple[str, ...] = ()
-    """What the paper says about the order of arms, as "A > B": B's trials earn less. Tested by the chance of
-    improvement, in every case, or in one as "case: A > B"."""
+    """What the paper says about the order of arms, as "A > B": B's trials earn less (after the last gradient step,
+    where a curve counts those). "A @ 1 > A @ 0" compares points of curves: episodes from 1, or gradient steps from 0.
+    Tested by the chance of improvement, in every case that has both arms, or in one as "case: A > B"."""
     published: dict[str, float] = field(default_factory=dict)
     """Arm (or "case: arm") → the published return of a trial, where there is one."""
     learning_rates: tuple[float, ...] = ()

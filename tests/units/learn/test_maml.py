@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -34,12 +33,12 @@ INNER = InnerSettings(batch_size=4, learning_rate=0.5)
 @pytest.fixture(scope="module")
 def policy():
     make = adaptive_policy(MAMLAgentSettings(hidden=(3,), context_size=2), ENV)
-    return make(jax.random.key(0))
+    return jax.jit(make)(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
 def episodes(policy):
-    return collect(policy, Trial(ENV, 1), jnp.array([0.3, -0.35]), jax.random.key(1), 4)
+    return jax.jit(lambda p, key: collect(p, Trial(ENV, 1), jnp.array([0.3, -0.35]), key, 4))(policy, jax.random.key(1))
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +49,32 @@ def learner():
 
 @pytest.fixture(scope="module")
 def played(learner):
-    meta = Meta(learner.make_policy(jax.random.key(0)))
-    tasks = jax.vmap(ENV.sample)(jax.random.split(jax.random.key(2), 4))
-    return meta, jax.jit(learner.play)(meta, tasks, jax.random.key(3))
+    def play(key):
+        meta = Meta(learner.make_policy(key))
+        tasks = jax.vmap(ENV.sample)(jax.random.split(jax.random.key(2), 4))
+        return meta, learner.play(meta, tasks, jax.random.key(3))
+
+    return jax.jit(play)(jax.random.key(0))
 
 
-@partial(jax.jit, static_argnames="settings")
-def stepped(meta, episodes, settings=INNER):
-    return inner_step(meta, meta.policy, episodes, settings)
+VARIANTS = {
+    "all": INNER,
+    "context": replace(INNER, adapts="context"),
+    "head": replace(INNER, adapts="head"),
+    "ratio": replace(INNER, objective="ratio"),
+}
+
+
+@jax.jit
+def stepped(policy, episodes):
+    """The policy after an inner step of every variant, in one program; `sizes` has learnt step sizes."""
+    found = {name: inner_step(Meta(policy), policy, episodes, s) for name, s in VARIANTS.items()}
+    return found | {"sizes": inner_step(Meta.init(policy, INNER, learn_step_sizes=True), policy, episodes, INNER)}
+
+
+@pytest.fixture(scope="module")
+def steps(policy, episodes):
+    return stepped(policy, episodes)
 
 
 def _flat(policy):
@@ -72,7 +89,7 @@ def test_elimination_solves_what_numpy_solves():
     rng = np.random.default_rng(0)
     half = rng.normal(size=(7, 7))
     matrix, vector = half @ half.T + np.eye(7), rng.normal(size=7)
-    found = solve(jnp.asarray(matrix, jnp.float32), jnp.asarray(vector, jnp.float32))
+    found = jax.jit(solve)(jnp.asarray(matrix, jnp.float32), jnp.asarray(vector, jnp.float32))
     np.testing.assert_allclose(found, np.linalg.solve(matrix, vector), rtol=1e-3)
 
 
@@ -83,12 +100,12 @@ def test_the_mask_ends_with_the_first_episode(episodes):
 
 def test_the_baseline_fits_returns_that_are_linear_in_its_features(episodes):
     returns = 2.0 * episodes.features[..., 0] - 1.0
-    values = linear_values(episodes, returns)
+    values = jax.jit(linear_values)(episodes, returns)
     np.testing.assert_allclose(values[episodes.mask], returns[episodes.mask], atol=2e-3)
 
 
 def test_advantages_have_mean_zero_and_scale_one_over_real_steps(episodes):
-    found, _ = advantages(episodes, discount=0.9, gae_lambda=1.0)
+    found, _ = jax.jit(lambda e: advantages(e, discount=0.9, gae_lambda=1.0))(episodes)
     real = np.asarray(found)[np.asarray(episodes.mask)]
     np.testing.assert_allclose([real.mean(), real.std()], [0.0, 1.0], atol=1e-2)
 
@@ -97,40 +114,48 @@ def test_padding_changes_no_inner_step(policy, episodes):
     cut = jax.tree.map(lambda x: x, episodes)
     noise = jnp.where(episodes.mask, 0.0, 100.0)
     changed = replace(cut, rewards=cut.rewards + noise, features=cut.features + noise[..., None])
-    np.testing.assert_allclose(*(_flat(stepped(Meta(policy), e)) for e in (episodes, changed)), atol=1e-6)
+    found = [_flat(stepped(policy, e)["all"]) for e in (episodes, changed)]
+    np.testing.assert_allclose(*found, atol=1e-6)
 
 
-def _after(flat, unravel, episodes, settings):
+@pytest.fixture(scope="module")
+def two_steps(policy, episodes):
+    """A program: weights → those after two inner steps, the derivative of that along a direction, and the latter for
+    steps of first order. And the weights, and the direction."""
+    flat, unravel = ravel_pytree(policy)
+    along = jax.random.normal(jax.random.key(5), flat.shape)
     batches = jax.tree.map(lambda x: jnp.stack([x, x]), episodes)
-    return ravel_pytree(adapt_chain(Meta(unravel(flat)), batches, settings)[0])[0]
+
+    @jax.jit
+    def program(x):
+        def after(x, settings):
+            return ravel_pytree(adapt_chain(Meta(unravel(x)), batches, settings)[0])[0]
+
+        found, slope = jax.jvp(lambda x: after(x, INNER), (x,), (along,))
+        return found, slope, jax.jvp(lambda x: after(x, replace(INNER, first_order=True)), (x,), (along,))[1]
+
+    return program, flat, along
 
 
-def test_the_derivative_of_two_inner_steps_is_that_of_finite_differences(policy, episodes):
-    flat, unravel = ravel_pytree(policy)
-    along = jax.random.normal(jax.random.key(5), flat.shape)
-    after = jax.jit(lambda x: _after(x, unravel, episodes, INNER))
-    exact = jax.jit(lambda x: jax.jvp(after, (x,), (along,))[1])(flat)
+def test_the_derivative_of_two_inner_steps_is_that_of_finite_differences(two_steps):
+    program, flat, along = two_steps
     step = 1e-3
-    both = [after(flat + s * along) for s in (step, -step)]
-    np.testing.assert_allclose(exact, (both[0] - both[1]) / (2 * step), atol=2e-2)
+    both = [program(flat + s * along)[0] for s in (step, -step)]
+    np.testing.assert_allclose(program(flat)[1], (both[0] - both[1]) / (2 * step), atol=2e-2)
 
 
-def test_to_first_order_adaptation_is_a_shift(policy, episodes):
-    flat, unravel = ravel_pytree(policy)
-    along = jax.random.normal(jax.random.key(5), flat.shape)
-    first = replace(INNER, first_order=True)
-    slope = jax.jit(lambda x: jax.jvp(lambda y: _after(y, unravel, episodes, first), (x,), (along,))[1])
-    np.testing.assert_allclose(slope(flat), along)
+def test_to_first_order_adaptation_is_a_shift(two_steps):
+    program, flat, along = two_steps
+    np.testing.assert_allclose(program(flat)[2], along)
 
 
-def test_both_inner_objectives_take_the_same_step(policy, episodes):
-    steps = [_flat(stepped(Meta(policy), episodes, replace(INNER, objective=o))) for o in ("log_prob", "ratio")]
-    np.testing.assert_allclose(*steps, atol=1e-5)
+def test_both_inner_objectives_take_the_same_step(steps):
+    np.testing.assert_allclose(_flat(steps["all"]), _flat(steps["ratio"]), atol=1e-5)
 
 
 @pytest.mark.parametrize(("part", "moves"), [("context", {"context"}), ("head", {"net"}), ("all", {"net", "context"})])
-def test_only_the_chosen_part_adapts(policy, episodes, part, moves):
-    after = stepped(Meta(policy), episodes, replace(INNER, adapts=part))
+def test_only_the_chosen_part_adapts(policy, steps, part, moves):
+    after = steps[part]
     changed = {
         name
         for name in ("net", "context")
@@ -139,14 +164,12 @@ def test_only_the_chosen_part_adapts(policy, episodes, part, moves):
     assert changed == moves
 
 
-def test_anil_leaves_the_first_layer_alone(policy, episodes):
-    after = stepped(Meta(policy), episodes, replace(INNER, adapts="head"))
-    np.testing.assert_array_equal(after.net.layers[0].weight, policy.net.layers[0].weight)
+def test_anil_leaves_the_first_layer_alone(policy, steps):
+    np.testing.assert_array_equal(steps["head"].net.layers[0].weight, policy.net.layers[0].weight)
 
 
-def test_learnt_step_sizes_start_as_the_setting(policy, episodes):
-    plain, learnt = (Meta.init(policy, INNER, learn_step_sizes=x) for x in (False, True))
-    np.testing.assert_allclose(*(_flat(stepped(meta, episodes)) for meta in (plain, learnt)), rtol=1e-5)
+def test_learnt_step_sizes_start_as_the_setting(steps):
+    np.testing.assert_allclose(_flat(steps["all"]), _flat(steps["sizes"]), rtol=1e-5)
 
 
 def test_others_mean_leaves_each_one_out():
@@ -175,7 +198,7 @@ def test_the_sampling_correction_is_credit_times_the_scores_of_the_whole_batch(p
         return jax.vmap(jax.grad(whole_batch), in_axes=(None, 0))(x, data.before)
 
     rewards, mask = np.asarray(data.after.rewards), np.asarray(data.after.mask)
-    scale = jax.vmap(lambda e: advantages(e, discount=inner.discount, gae_lambda=1.0)[1])(data.after)
+    scale = jax.jit(jax.vmap(lambda e: advantages(e, discount=inner.discount, gae_lambda=1.0)[1]))(data.after)
     start = (rewards * mask * inner.discount ** np.arange(ENV.horizon)[:, None]).sum(1).mean(1)
     earned = start / (mask.sum(1).mean(1) * np.asarray(scale))
     credit = earned - (earned.sum() - earned) / 3
@@ -191,17 +214,12 @@ def test_conjugate_gradients_solve_a_system():
 
 
 def _trust(objective_):
-    return trust_region_step(
-        objective_,
-        lambda x: 0.5 * jnp.sum(jnp.array([4.0, 1.0]) * x**2),
-        jnp.zeros(2),
-        jnp.array([1.0, 1.0]),
-        max_kl=0.01,
-        n_cg=5,
-        damping=0.0,
-        n_line_search=5,
-        shrink=0.8,
-    )
+    sizes = {"max_kl": 0.01, "n_cg": 5, "damping": 0.0, "n_line_search": 5, "shrink": 0.8}
+
+    def kl(x):
+        return 0.5 * jnp.sum(jnp.array([4.0, 1.0]) * x**2)
+
+    return jax.jit(lambda x, g: trust_region_step(objective_, kl, x, g, **sizes))(jnp.zeros(2), jnp.ones(2))
 
 
 def test_a_trust_region_step_is_the_natural_gradient_at_the_border():
@@ -254,6 +272,6 @@ def test_one_step_learns_a_hidden_sign_that_no_single_policy_can():
     make = adaptive_policy(MAMLAgentSettings(hidden=()), env)
     learner = MAML(Trial(env, 1), make, lambda meta: MAMLAgent(meta, inner, 1), settings)
     run = jax.jit(lambda s: jax.lax.scan(lambda s, _: learner.update(s), s, None, length=60))
-    _, metrics = run(learner.init(jax.random.key(0)))
+    _, metrics = run(jax.jit(learner.init)(jax.random.key(0)))
     before, after = (np.asarray(metrics[f"return/{when}"])[-10:].mean() for when in ("before", "after"))
     assert (abs(before) < 0.2, after > 0.9) == (True, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import equinox as eqx
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -18,17 +20,23 @@ from worlds import Probe
 
 from fledge.agents.maml import MAMLAgentSettings, adaptive_policy
 from fledge.core.errors import ConfigError
+from fledge.core.spaces import Box
 from fledge.envs.trial import Trial
-from fledge.learn.eta import EntropySchedule, IntrinsicReward, LossWeights, ignored_parts
+from fledge.learn.episodes import collect
+from fledge.learn.eta import WEIGHTS, EntropySchedule, IntrinsicReward, LossWeights, ignored_parts
+from fledge.learn.lpg import LearnedPolicyGradient
 from fledge.learn.online_meta import OnlineMeta, OnlineMetaSettings
 
 ENV = Probe("hidden", 1)
 SETTINGS = OnlineMetaSettings(n_lives=4, life_len=12, window=3, batch_size=4, critic_hidden=())
 ETAS = {
-    "weights": lambda key: LossWeights.init({"policy_coef": 0.5, "entropy_coef": 0.5}),
+    "weights": lambda key: LossWeights.init({"policy_coef": 0.5, "entropy_coef": 0.5, "gae_lambda": 0.9}),
     "reward": lambda key: IntrinsicReward.init(key, ENV.observation_space, ENV.action_space, hidden=4),
     "schedule": lambda key: EntropySchedule.init(key, hidden=4),
+    "lpg": lambda key: LearnedPolicyGradient.init(key, ENV.action_space, hidden=3, n_predictions=2, embedding=8),
 }
+IGNORED = {"weights": ["logits['gae_lambda']"], "lpg": ["memory.weight"]}
+"""Episodes of one step have no use for λ or a memory."""
 
 
 def learner(eta="weights", **changes):
@@ -43,31 +51,31 @@ def weights():
     return made, jax.jit(made.init)(jax.random.key(0)), jax.jit(made.update)
 
 
+@cache
+def gradient(eta="weights", **changes):
+    """Of a window's outer loss, at the start."""
+    made = learner(eta, **changes)
+
+    def of_window(key):
+        state = made.init(key)
+        return jax.grad(lambda e: made.window(e, state.lives, state.tasks, jax.random.key(1))[0])(state.eta)
+
+    return jax.jit(of_window)(jax.random.key(0))
+
+
 @pytest.mark.parametrize("eta", ETAS)
-def test_every_eta_has_a_gradient_that_is_not_zero(eta):
-    made = learner(eta)
-    state = jax.jit(made.init)(jax.random.key(0))
-    gradient = jax.jit(jax.grad(lambda e: made.window(e, state.lives, state.tasks, jax.random.key(1))[0]))(state.eta)
-    assert ignored_parts(gradient) in ([], ["net.layers[0].weight"])  # a schedule sees zeros before its first batch
-
-
-def test_what_the_update_ignores_is_named():
-    made = learner()
-    state = jax.jit(made.init)(jax.random.key(0))
-    eta = LossWeights.init({"gae_lambda": 0.9, "policy_coef": 0.5})  # episodes of one step: λ does nothing
-    gradient = jax.jit(jax.grad(lambda e: made.window(e, state.lives, state.tasks, jax.random.key(1))[0]))(eta)
-    assert ignored_parts(gradient) == ["logits['gae_lambda']"]
+def test_every_eta_has_a_gradient_and_the_parts_that_the_update_ignores_are_named(eta):
+    assert ignored_parts(gradient(eta)) == IGNORED.get(eta, [])
 
 
 def test_recomputing_changes_no_gradient():
-    plain, remat = learner(), learner(remat=True)
-    state = jax.jit(plain.init)(jax.random.key(0))
-    found = [
-        jax.jit(jax.grad(lambda e, m=m: m.window(e, state.lives, state.tasks, jax.random.key(1))[0]))(state.eta)
-        for m in (plain, remat)
-    ]
-    for one, other in zip(*(jax.tree.leaves(f) for f in found), strict=True):
+    for one, other in zip(*(jax.tree.leaves(g) for g in (gradient(), gradient(remat=True))), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_adam_inside_has_a_finite_meta_gradient():
+    found = ravel_pytree(gradient(optimiser="adam"))[0]
+    assert (bool(jnp.isfinite(found).all()), bool(jnp.any(found != 0))) == (True, True)
 
 
 def test_lives_start_at_different_ages_and_start_anew_when_they_are_over(weights):
@@ -100,13 +108,6 @@ def test_a_window_with_something_that_is_no_number_is_dropped_and_counted(weight
     )
 
 
-def test_adam_inside_has_a_finite_meta_gradient():
-    made = learner(optimiser="adam")
-    state = jax.jit(made.init)(jax.random.key(0))
-    _, metrics = jax.jit(made.update)(state)
-    assert (float(metrics["meta/dropped"]), float(metrics["grad/norm"]) > 0) == (0.0, True)
-
-
 def test_learning_faster_is_learnt(weights):
     _, state, update = weights
     run = jax.jit(lambda s: jax.lax.scan(lambda s, _: update(s), s, None, length=150)[0])
@@ -123,3 +124,77 @@ def test_a_window_longer_than_a_life_is_refused():
 def test_a_number_that_no_loss_has_is_refused():
     with pytest.raises(ConfigError, match="Did you mean 'discount'"):
         LossWeights.init({"discout": 0.9})
+
+
+@pytest.fixture(scope="module")
+def lpg():
+    """A learner of update rules on episodes of two steps, a life, and a batch of it."""
+    env = Probe("hidden", 2)
+    make = adaptive_policy(MAMLAgentSettings(hidden=()), env)
+    made = OnlineMeta(Trial(env, 1), make, ETAS["lpg"], SETTINGS)
+    life = made.born(jax.random.key(1))
+    return (
+        made,
+        made.make_eta(jax.random.key(0)),
+        life,
+        collect(life.theta.policy, made.trial, jnp.asarray(1.0), jax.random.key(2), 3),
+    )
+
+
+@pytest.mark.parametrize("what", ["rule", "weights"])
+def test_the_derivative_of_two_updates_is_that_of_finite_differences(lpg, what):
+    made, eta, life, episodes = lpg
+    if what == "weights":
+        eta = LossWeights.init({**WEIGHTS, "policy_coef": 0.9})
+    flat, unravel = ravel_pytree(eta)
+
+    @jax.jit
+    def after(x):  # the second update reads what the first one made of θ
+        once, _ = made.inner_update(unravel(x), life, episodes)
+        twice, cost = made.inner_update(unravel(x), once, episodes)
+        return jnp.append(ravel_pytree(twice.theta)[0], cost)
+
+    along = jax.random.normal(jax.random.key(3), flat.shape)
+    exact = jax.jit(lambda x: jax.jvp(after, (x,), (along,))[1])(flat)
+    differences = (after(flat + 1e-2 * along) - after(flat - 1e-2 * along)) / 2e-2
+    largest = float(jnp.abs(exact).max())
+    np.testing.assert_allclose(exact, differences, atol=0.1 * largest)
+    assert largest > 1e-3
+
+
+def test_the_weight_of_the_critics_loss_has_a_meta_gradient(lpg):
+    made, _, life, episodes = lpg
+
+    def after(coef):  # the critic learns in the first update, and the policy from it in the second
+        eta = LossWeights({"value_coef": coef})
+        once, _ = made.inner_update(eta, life, episodes)
+        return ravel_pytree(made.inner_update(eta, once, episodes)[0].theta.policy)[0]
+
+    slope = jax.jit(jax.jacfwd(after))(jnp.asarray(0.0))
+    assert float(jnp.abs(slope).max()) > 1e-6  # exactly 0 if advantages forgot where their critic came from
+
+
+def test_a_learnt_rule_reads_backwards_and_stops_at_the_episodes_end(lpg):
+    _, eta, life, episodes = lpg
+
+    def gains(changed):
+        return np.asarray(eta(changed, life.recent, life.theta).targets.gains)
+
+    before = gains(episodes)
+    last = gains(replace(episodes, rewards=episodes.rewards.at[1].add(1.0)))
+    first = gains(replace(episodes, rewards=episodes.rewards.at[0].add(1.0)))
+    assert (np.abs(last - before)[0].min() > 0, np.abs(first - before)[1].max()) == (True, 0.0)
+
+
+def test_the_policy_of_a_learnt_rule_never_hears_of_the_critic(lpg):
+    made, eta, life, episodes = lpg
+    other = eqx.tree_at(lambda x: x.theta.critic.layers[0].bias, life, jnp.full(1, 5.0))
+    found = [made.inner_update(eta, some, episodes)[0].theta for some in (life, other)]
+    for name in ("policy", "predictor"):
+        one, two = (ravel_pytree(getattr(theta, name))[0] for theta in found)
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_learnt_rule_needs_actions_that_have_a_probability():
+    with pytest.raises(ConfigError, match="discrete actions"):
+        LearnedPolicyGradient.init(jax.random.key(0), Box(2))

@@ -66,6 +66,30 @@ def test_wrong_settings_are_refused(changes, wrong):
     assert wrong in fault
 
 
+def test_an_estimator_whose_card_is_missing_is_found_before_anything_is_measured(tmp_path, monkeypatch):
+    (tmp_path / "cardless.py").write_text(
+        OWN.replace('EstimatorCard("lifetime", ("it knows nothing",), "O(1)", "none")', "None")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (fault,) = PROGRAM.faults(settings(estimators=("cardless:Zeros",)))
+    assert "The card of cardless:Zeros is missing: it is None. Return EstimatorCard(" in fault
+
+
+def test_an_eta_that_gets_no_gradient_is_named_while_the_card_is_made(tmp_path, monkeypatch, capsys):
+    (tmp_path / "zeros_on_cards.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = [
+        "problem=golden",
+        "estimators=['zeros_on_cards:Zeros']",
+        "only=['zeros_on_cards:Zeros']",
+        "claims=[]",
+        "n_estimates=2",
+        "batch=2",
+    ]
+    assert main(["run", "estimator-card", "--scale", "smoke", "--out", str(tmp_path / "run"), *words]) == 0
+    assert "zeros_on_cards:Zeros gives eta['log_step'] a gradient of exactly zero" in capsys.readouterr().err
+
+
 def test_an_arm_that_is_not_there_cannot_be_chosen():
     with pytest.raises(ConfigError, match="There is no arm 'es'"):
         arms_of(settings(only=("es",)))

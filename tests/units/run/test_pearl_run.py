@@ -8,11 +8,13 @@ import zipfile
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 import fledge
+from fledge.agents.adapt import AdaptSettings
 from fledge.core.errors import ConfigError
 from fledge.core.records import read_curves, read_metrics
 from fledge.run import recipe
@@ -74,6 +76,15 @@ def test_its_agent_is_exported_with_its_posterior(whole, tmp_path):
         begun = jax.export.deserialize(bytearray(file.read("begin.stablehlo"))).call()
     assert about["action"] == {"shape": [2], "dtype": "float32"}
     assert len(begun) == 5  # weighted means, precisions, latent, episode; and the last observation
+
+
+def test_its_agent_learns_on_where_it_is_handed_a_task(whole):
+    settings = AdaptSettings(budget=120, n_points=2, n_repeats=1, n_old_tasks=1)
+    found = fledge.adapt(whole, jnp.array([0.0, 1.0]), mode="all", settings=settings)
+    moved = {name: x[0, 0] for name, x in found.log.items() if name.startswith("distance/")}
+    assert (found.env_steps.tolist(), found.trials.shape) == ([0, 60, 120], (2, 1, 3))
+    assert all(x[0] == 0 < x[1] < x[2] for x in moved.values()) and {"distance/encoder", "distance/actor"} <= set(moved)
+    assert np.isfinite(found.log["loss/critic"][..., 1:]).all()
 
 
 def test_discrete_actions_are_found_before_training():

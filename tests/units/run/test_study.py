@@ -10,6 +10,7 @@ from rich.console import Console
 import fledge
 from fledge.core.errors import ConfigError
 from fledge.core.records import Curves, read_metrics, read_record, read_results
+from fledge.core.stats import probability_of_improvement
 from fledge.run.arms import SELECTION_SEED, arms_of, claim_of, faults_of
 from fledge.run.curve import AdaptationCurve
 from fledge.run.judge import OVER_OTHERS, ranking
@@ -22,7 +23,7 @@ name = "study-two-mazes"
 kind = "study"
 about = "does it matter which gate?"
 
-claims = ["GRU > none", "five: none > GRU"]
+claims = ["GRU > none", "five: none > GRU", "five: GRU @ 2 > GRU @ 1"]
 
 [arms.GRU]
 recipe = "rl2-gridnav"
@@ -97,7 +98,7 @@ def test_a_candidates_score_is_its_mean_return_over_training(chosen):
 
 def test_a_claim_of_one_case_is_judged_there_only(done):
     claims = [(row.study, row.arm) for row in read_results(done.dir / "results.csv") if ">" in row.arm]
-    wanted = [("five", "GRU > none"), ("five", "none > GRU"), ("six", "GRU > none")]
+    wanted = [("five", "GRU > none"), ("five", "none > GRU"), ("five", "GRU @ 2 > GRU @ 1"), ("six", "GRU > none")]
     assert claims == [(f"study-two-mazes/{case}", claim) for case, claim in wanted]
 
 
@@ -158,6 +159,11 @@ def test_ranking__a_single_arm__has_nobody_to_beat():
         ({"arms": {"A": {"recipe": "rl2-gridnav", "agent.memry": "gru"}}}, "memory"),
         ({"recipes": ("rl2-gridnav",), "claims": ("rl2-gridnav",)}, 'not of the form "A > B"'),
         ({"recipes": ("rl2-gridnav",), "claims": ("rl2-gridnav > rl2-grid",)}, "Did you mean 'rl2-gridnav'"),
+        ({"recipes": ("rl2-gridnav",), "claims": ("rl2-gridnav @ x > rl2-gridnav",)}, 'not of the form "ARM @ 1"'),
+        ({"recipes": ("rl2-gridnav",), "claims": ("rl2-gridnav @ 5 > rl2-gridnav",)}, "measured at 1 to 4, not at 5"),
+        ({"recipes": ("maml-bandit",), "claims": ("maml-bandit > maml-bandit @ 9",)}, "measured at 0 to"),
+        ({"recipes": ("rl2-gridnav",), "cases": {"c": {"arms": ("rl2-gridnaw",)}}}, "Did you mean 'rl2-gridnav'"),
+        ({"recipes": ("rl2-gridnav",), "cases": {"c": {"arms": "rl2-gridnav"}}}, "arms is a list of at least one arm"),
         ({"recipes": ("rl2-gridnav",), "learning_rates": (1e-3,), "selection_seeds": 0}, "selection_seeds"),
     ],
 )
@@ -168,6 +174,27 @@ def test_a_study_that_cannot_run_says_why(settings, message):
 def test_a_claim_about_a_case_that_is_not_there_names_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'maze'"):
         claim_of("mace: A > B", ["maze"])
+
+
+def test_a_case_may_be_for_some_of_the_arms_only():
+    settings = StudySettings(
+        recipes=("rl2-gridnav", "memoryless-gridnav"),
+        cases={"both": {}, "one": {"arms": ("rl2-gridnav",)}},
+        claims=("rl2-gridnav > memoryless-gridnav",),
+    )
+    assert [(arm.case, arm.name) for arm in arms_of(settings)] == [
+        ("both", "rl2-gridnav"),
+        ("both", "memoryless-gridnav"),
+        ("one", "rl2-gridnav"),
+    ]
+    assert faults_of(settings) == []
+
+
+def test_a_claim_about_points_of_a_curve_is_judged_there(done):
+    rows = {row.arm: row.value for row in read_results(done.dir / "results.csv")}
+    second, first = (done.cases["five"]["GRU"].curve.returns[..., k] for k in (1, 0))
+    wanted = float(probability_of_improvement(second, first)[0])
+    assert rows["GRU @ 2 > GRU @ 1"] == pytest.approx(wanted)
 
 
 def test_changes_of_the_command_line_win_over_the_arms_own():
