@@ -187,7 +187,7 @@ def faults_of(config: LoopSettings, *, exam: bool = True) -> list[str]:
         faults += [f"env: {config.env.family}: {finding}" for finding in check_env(trial.env)]
     if isinstance(config, PEARLRunSettings):
         if trial is not None and not faults:
-            faults += _raised("agent", lambda: jax.eval_shape(make_learner(config, trial).init, jax.random.key(0)))
+            faults += _once(config, lambda: _learner_built(config, trial, "agent"))
     elif isinstance(config, LifetimeRunSettings):
         faults += _lifetime_faults(config, trial if not faults else None)
     elif isinstance(config, MAMLRunSettings):
@@ -255,11 +255,42 @@ def _agent_faults(config: MetaRLSettings, trial: Trial | None) -> list[str]:
     faults += [
         f"agent.fields: {unknown('token field', name, FIELDS)}" for name in settings.fields if name not in FIELDS
     ]
-    if trial is not None and not faults:
-        faults += _raised("agent", lambda: jax.eval_shape(make_agent(config, trial), jax.random.key(0)))
-    if trial is not None and not faults and config.supervision.kind != "reward":
-        faults += _raised("supervision", lambda: jax.eval_shape(make_learner(config, trial).init, jax.random.key(0)))
-    return faults
+    return faults if trial is None or faults else _once(config, lambda: _built(config, trial))
+
+
+def _built(config: MetaRLSettings, trial: Trial) -> list[str]:
+    """What is wrong with the agent, and with a learner that tells it the task: both are built without any numbers."""
+    told = config.supervision.kind != "reward"
+    faults = _learner_built(config, trial, "supervision") if told else []
+    if told and not faults:
+        return []  # the agent was built with it
+    return _raised("agent", lambda: jax.eval_shape(make_agent(config, trial), jax.random.key(0))) or faults
+
+
+def _learner_built(config: TrainedSettings, trial: Trial, where: str) -> list[str]:
+    return _raised(where, lambda: jax.eval_shape(make_learner(config, trial).init, jax.random.key(0)))
+
+
+_EXAMINED: dict[tuple[str, Any], list[str]] = {}
+"""What was wrong with the agents built so far, by all that says how they are built: a study's arms are examined at
+every scale, and most differ only in how long they train."""
+
+
+def _once(config: TrainedSettings, exam: Callable[[], list[str]]) -> list[str]:
+    """What the exam says of these settings, or said of settings that build the same. A class of the user's own is
+    examined every time: it may have been rewritten since."""
+    if ":" in config.env.family:
+        return exam()
+    parts: tuple[Any, ...] = (config.env, config.agent, config.learner)
+    memory = None
+    if isinstance(config, MetaRLSettings):
+        memory = MEMORIES[config.agent.memory]
+        rewarded = config.supervision.kind == "reward"  # by a learner that any agent suits
+        parts = parts[:2] if rewarded else (*parts, config.supervision)
+    key = (repr(parts), memory)
+    if key not in _EXAMINED:
+        _EXAMINED[key] = exam()
+    return list(_EXAMINED[key])
 
 
 def _learner_faults(config: MetaRLSettings) -> list[str]:
