@@ -188,6 +188,7 @@ def pretrain(
     steps: Annotated[int, typer.Option(help="Of meta-training, each member.")] = 1500,
     seed: Annotated[int, typer.Option(help="Of the first member.")] = 0,
     longest: Annotated[int, typer.Option(help="Leave assays of longer proteins out.")] = 1024,
+    validation: Annotated[float, typer.Option(help="Share of the training assays that choose when to stop.")] = 0.0,
     measure: Annotated[bool, typer.Option(help="Rank the held-out assays afterwards.")] = True,
 ) -> None:
     """Meta-train models on a folder of assays. Killed and called again, it goes on where it was."""
@@ -198,9 +199,19 @@ def pretrain(
 
     prepare()
     settings = MemberSettings(
-        split=split, n_members=members, seed=seed, longest=longest, train=PretrainSettings(n_steps=steps)
+        split=split,
+        n_members=members,
+        seed=seed,
+        longest=longest,
+        validation=validation,
+        train=PretrainSettings(n_steps=steps),
     )
-    prior, _ = run(data, out, settings, measure=measure, tell=_tell)
+    with _bar() as bar:
+        task = bar.add_task("training", total=None)
+        prior, _ = run(
+            data, out, settings, measure=measure, tell=lambda line: bar.console.print(line, markup=False),
+            advance=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
     _print_rows(_out(), ("mean Spearman", ""), [(name, f"{rho:.3f}") for name, rho in prior.about["numbers"].items()])
     _tell(str(out))
 
@@ -300,6 +311,14 @@ def _print_rows(console: Console, columns: Any, rows: Any) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def _bar() -> Any:
+    """A progress bar on the error channel; shown where a person looks on."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True, highlight=False, soft_wrap=True))
 
 
 def _tell(line: str) -> None:
