@@ -254,7 +254,15 @@ class FitnessEstimator(Estimator):
         """Copies that each miss a fold, and predictions of the labels by those that miss them."""
         fold = np.random.default_rng(self.seed).permutation(self.n_labels_) % n_folds
         parts = [(self.variants_.take(fold != k), self.scores_[fold != k]) for k in range(n_folds)]
-        adapted = adapt(self.prior_.members, self.wild_type_, parts, n_steps=n_steps, kind=self._kind(), seed=self.seed)
+        adapted = adapt(
+            self.prior_.members,
+            self.wild_type_,
+            parts,
+            n_steps=n_steps,
+            kind=self._kind(),
+            seed=self.seed,
+            room=self.n_labels_,
+        )
         every = adapted.predict(self.variants_)
         mine = np.arange(len(every)) % n_folds
         held_out = np.zeros(self.n_labels_)

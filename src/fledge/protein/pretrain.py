@@ -155,7 +155,7 @@ def make_chunk(settings: PretrainSettings) -> Callable[[TrainState, Groups, Plan
 
 
 def make_validator(settings: PretrainSettings) -> Callable[[SiteTokenModel, TaskArrays, Plan], Array]:
-    """The compiled program that ranks tasks in context, as they are: the agreement of each draw of a plan's only step."""
+    """The compiled program that ranks tasks in context: the agreement of each draw of a plan's only step."""
 
     @jax.jit
     def validate(model: SiteTokenModel, arrays: TaskArrays, part: Plan) -> Array:
