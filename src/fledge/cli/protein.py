@@ -166,6 +166,7 @@ def evaluate(
     repeats: Annotated[int, typer.Option(help="Shuffles of each assay.")] = 2,
     limit: Annotated[int, typer.Option(help="At most so many assays; 0: all.")] = 0,
     weights: Weights = None,
+    intervals: Annotated[bool, typer.Option(help="Also how often intervals hold, from 30 labels on.")] = True,
 ) -> None:
     """Spearman against labels on assays that were not learnt from, beside trivial rankings."""
     from fledge.run.launch import prepare
@@ -173,7 +174,7 @@ def evaluate(
 
     prepare()
     done = evaluate_folder(data, out, shots=_shots(shots), split=split, repeats=repeats, limit=limit, weights=weights,
-                           tell=_tell)  # fmt: skip
+                           intervals=intervals, tell=_tell)  # fmt: skip
     done.show(_out())
 
 

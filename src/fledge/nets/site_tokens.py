@@ -257,16 +257,16 @@ class SiteTokenModel(eqx.Module):
         mine = profile(wild_type, rows)
         features = pair_features(mine, mine)
         u = self._labelled(z, rows, mine)
-
-        def layer(u: Array, parts: tuple[SetBlock, PairBias]) -> tuple[Array, tuple[Array, Array]]:
-            block, bias = parts
+        keys, values = [], []
+        for block, bias in zip(self.blocks, self.biases, strict=True):
             q, k, v = block.split(u)
             logits = jnp.einsum("rhd,shd->hrs", q, k) / q.shape[-1] ** 0.5 + bias(mine, mine, features)
             weights = jax.nn.softmax(jnp.where(rows.valid, logits, -1e9), axis=-1)
-            return block.after(u, jnp.einsum("hrs,shd->rhd", weights, v).reshape(u.shape)), (k, v)
-
-        u, (keys, values) = jax.lax.scan(layer, u, self._layers())
-        return Context(wild_type, encoded, mine, keys, values, jnp.asarray(rows.valid)), self._read(u, z, mine)
+            u = block.after(u, jnp.einsum("hrs,shd->rhd", weights, v).reshape(u.shape))
+            keys.append(k)
+            values.append(v)
+        found = Context(wild_type, encoded, mine, jnp.stack(keys), jnp.stack(values), jnp.asarray(rows.valid))
+        return found, self._read(u, z, mine)
 
     def predict(self, context: Context, rows: Rows) -> Float[Array, " row"]:
         """Predictions of rows that look at the context and at themselves."""
@@ -275,21 +275,17 @@ class SiteTokenModel(eqx.Module):
         features = pair_features(mine, context.profile)
         own = jax.vmap(lambda row: pair_features(row, row)[:, 0, 0])(jax.tree.map(lambda leaf: leaf[:, None], mine))
         u = self._labelled(z, rows, mine)
-
-        def layer(u: Array, parts: tuple[SetBlock, PairBias, Array, Array]) -> tuple[Array, None]:
-            block, bias, keys, values = parts
+        for layer, (block, bias) in enumerate(zip(self.blocks, self.biases, strict=True)):
             q, k, v = block.split(u)
             scale = q.shape[-1] ** 0.5
-            there = jnp.einsum("rhd,shd->hrs", q, keys) / scale + bias(mine, context.profile, features)
+            there = jnp.einsum("rhd,shd->hrs", q, context.keys[layer]) / scale + bias(mine, context.profile, features)
             there = jnp.where(context.valid, there, -1e9)
             self_bias = bias.weight @ own.T + jnp.einsum("ra,hab,rb->hr", mine.gained, bias.mutants, mine.gained)
             here = jnp.einsum("rhd,rhd->hr", q, k) / scale + self_bias
             weights = jax.nn.softmax(jnp.concatenate([there, here[..., None]], axis=-1), axis=-1)
-            attended = jnp.einsum("hrs,shd->rhd", weights[..., :-1], values)
+            attended = jnp.einsum("hrs,shd->rhd", weights[..., :-1], context.values[layer])
             attended = attended + jnp.moveaxis(weights[..., -1], 0, 1)[..., None] * v
-            return block.after(u, attended.reshape(u.shape)), None
-
-        u, _ = jax.lax.scan(layer, u, (*self._layers(), context.keys, context.values))
+            u = block.after(u, attended.reshape(u.shape))
         return self._read(u, z, mine)
 
     def without_context(
@@ -302,10 +298,6 @@ class SiteTokenModel(eqx.Module):
             lambda r: (r.labels, r.known), rows, (jnp.zeros_like(rows.labels), jnp.zeros_like(rows.known))
         )
         return self.predict(self.context(wild_type, empty, kind)[0], blank)
-
-    def _layers(self) -> tuple[SetBlock, PairBias]:
-        """Blocks and biases with a leading axis for layers: a loop over them is compiled but once."""
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *zip(self.blocks, self.biases, strict=True))
 
     def _labelled(self, z: Float[Array, "row width"], rows: Rows, mine: Profile) -> Array:
         label = jnp.stack([jnp.where(rows.known, rows.labels, 0.0), (~rows.known).astype(jnp.float32)], axis=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -33,9 +34,12 @@ _STEPS = (50, 100)
 _FEWEST_TO_TUNE = 32
 
 
-def steps_by_rule(n_labels: int) -> int:
-    """How many steps of fine-tuning so many labels are worth: none below 32, where context alone ranks better."""
-    return 0 if n_labels < _FEWEST_TO_TUNE else 20
+def steps_by_rule(n_labels: int, *, in_context: bool = True) -> int:
+    """How many steps of fine-tuning so many labels are worth: none below 32, where context alone ranks better.
+
+    Models without context learn from labels by fine-tuning alone.
+    """
+    return 0 if n_labels < (_FEWEST_TO_TUNE if in_context else 4) else 20
 
 
 def references(wild_type: str, n_labels: int, seed: int = 0) -> Variants:
@@ -109,6 +113,7 @@ def tune(
     n_steps: Int[Array, ""],
     kind: Int[Array, ""],
     learning_rate: float = LEARNING_RATE,
+    in_context: bool = True,
 ) -> SiteTokenModel:
     """The model after some steps of Adam, each on a random half of the labels with the other half to be ranked.
 
@@ -122,10 +127,13 @@ def tune(
         n_steps: how many.
         kind: of the measurement.
         learning_rate: of Adam.
+        in_context: False for a model whose rows see nothing but themselves; it then descends the loss of all labels.
     """
     optimiser = optax.adam(learning_rate)
 
     def loss(model: SiteTokenModel, here: Bool[Array, " row"]) -> Array:
+        if not in_context:
+            return bradley_terry(model.without_context(wild_type, rows, kind), jnp.asarray(rows.labels), rows.known)
         left = _ready(eqx.tree_at(lambda r: r.known, rows, here))
         return bradley_terry(model.context(wild_type, left, kind)[1], jnp.asarray(rows.labels), rows.known & ~here)
 
@@ -137,13 +145,17 @@ def tune(
     return jax.lax.fori_loop(0, n_steps, step, (model, optimiser.init(model)))[0]
 
 
-_tuned = jax.jit(tune, static_argnames="learning_rate")
+_tuned = jax.jit(tune, static_argnames=("learning_rate", "in_context"))
 
 
-@jax.jit
-def _context(model, wild_type, rows, kind):
-    context, v = model.context(wild_type, _ready(rows), kind)
+@partial(jax.jit, static_argnums=4)
+def _context(model, wild_type, rows, kind, in_context):
     others = rows.valid & ~rows.known
+    if in_context:
+        context, v = model.context(wild_type, _ready(rows), kind)
+    else:
+        nobody = eqx.tree_at(lambda r: r.valid, rows, jnp.zeros_like(rows.valid))
+        context, v = model.context(wild_type, nobody, kind)[0], model.without_context(wild_type, rows, kind)
     count = jnp.sum(others)
     mean = jnp.sum(jnp.where(others, v, 0.0)) / count
     spread = jnp.sqrt(jnp.sum(jnp.where(others, (v - mean) ** 2, 0.0)) / count)
@@ -200,6 +212,7 @@ def adapt(
     seed: int = 0,
     room: int = 0,
     learning_rate: float = LEARNING_RATE,
+    in_context: bool = True,
 ) -> Adapted:
     """Each member adapted to each part of the labels: member by member, part by part.
 
@@ -212,6 +225,7 @@ def adapt(
         seed: of the unlabelled variants and of the splits.
         room: labels that contexts have room for at the least: parts of a whole then use the whole's programs.
         learning_rate: of fine-tuning.
+        in_context: False for models that were trained without context.
     """
     parts = [_at_most(part, seed + i) for i, part in enumerate(parts)]
     width = max(int(variants.counts.max(initial=1)) for variants, _ in parts)
@@ -226,8 +240,9 @@ def adapt(
             model = own
             if n_steps:
                 shown = halves((seed, member, i), len(parts[i][0]), size, n_steps)
-                model = _tuned(own, codes, rows, shown, steps, which, learning_rate=learning_rate)
-            context, mean, spread = _context(model, codes, rows, which)
+                how = {"learning_rate": learning_rate, "in_context": in_context}
+                model = _tuned(own, codes, rows, shown, steps, which, **how)
+            context, mean, spread = _context(model, codes, rows, which, in_context)
             copies.append(Copy(model, context, float(mean), float(spread)))
     return Adapted(tuple(copies))
 

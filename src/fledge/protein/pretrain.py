@@ -14,14 +14,17 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from fledge.core.errors import unknown
 from fledge.learn.ranking import agreement, ranking_loss
 from fledge.learn.schedules import warmup_cosine
+from fledge.learn.supervised_meta import maml_loss, reptile_direction
 from fledge.nets.site_tokens import SiteTokenModel
-from fledge.protein.episodes import Episode, Plan, episode, plan
+from fledge.protein.episodes import Episode, Plan, episode, plan, standardised
 from fledge.protein.tasks import FEATURES, Spans, TaskArrays
 
 Groups = tuple[TaskArrays, ...]
 Plans = tuple[Plan, ...]
+RULES = ("plain", "maml", "reptile")
 VALIDATION_SHOTS = (0, 16, 64)
 _VALIDATION_SEED = 7
 
@@ -56,6 +59,12 @@ class PretrainSettings:
     """"pairs" or "mse"."""
     context: bool = True
     """False: no row sees another (the arm without context)."""
+    rule: str = "plain"
+    """"plain": the gradient of the episodes' loss; "maml": of the loss after inner steps on the labels; "reptile":
+    where inner steps on random halves of the labels lead."""
+    inner_steps: int = 3
+    inner_rate: float = 0.05
+    """Of the inner steps' gradient descent."""
     width: int = 64
     n_layers: int = 2
     n_heads: int = 4
@@ -109,16 +118,54 @@ def episode_loss(
     return ranking_loss(settings.loss, v, data.targets, data.asked)
 
 
+def reordered_loss(
+    model: SiteTokenModel, data: Episode, settings: PretrainSettings, key: Key[Array, ""]
+) -> Float[Array, ""]:
+    """The loss of a random half of the labelled rows, the other half shown: what fine-tuning descends.
+
+    Without context, the loss of all labelled rows.
+    """
+    if not settings.context:
+        v = model.without_context(data.wild_type, data.rows, data.kind)
+        return ranking_loss(settings.loss, v, data.targets, data.rows.known)
+    asked = data.rows.known & jax.random.bernoulli(key, 0.5, data.rows.known.shape)
+    shown = data.rows.known & ~asked
+    labels = jnp.where(shown, standardised(data.targets, shown), 0.0)
+    rows = eqx.tree_at(lambda r: (r.labels, r.known), data.rows, (labels, shown))
+    return ranking_loss(settings.loss, model.context(data.wild_type, rows, data.kind)[1], data.targets, asked)
+
+
+def task_gradient(
+    model: SiteTokenModel, data: Episode, settings: PretrainSettings, key: Key[Array, ""]
+) -> tuple[Float[Array, ""], SiteTokenModel]:
+    """The loss of a task and what stands for its gradient, by the rule of the settings."""
+    steps = {"n_steps": settings.inner_steps, "learning_rate": settings.inner_rate}
+
+    def inner(model: SiteTokenModel, k: Key[Array, ""]) -> Array:
+        return reordered_loss(model, data, settings, k)
+
+    def outer(model: SiteTokenModel, k: Key[Array, ""]) -> Array:
+        return episode_loss(model, data, settings, k)
+
+    if settings.rule == "maml":
+        return jax.value_and_grad(lambda m: maml_loss(inner, outer, m, key, **steps))(model)
+    return inner(model, key), reptile_direction(inner, model, key, **steps)
+
+
 def make_chunk(settings: PretrainSettings) -> Callable[[TrainState, Groups, Plans], tuple[TrainState, Array]]:
     """The compiled program of a chunk of steps: new state, and the loss of each step.
 
     A step takes tasks of every group: proteins of alike length, so that short ones are not filled up to long ones.
     """
+    if settings.rule not in RULES:
+        raise unknown("rule of meta-training", settings.rule, RULES)
     optimiser = make_optimiser(settings)
 
-    def losses(model: SiteTokenModel, key: Key[Array, ""], arrays: TaskArrays, part: Plan) -> Array:
-        def one(k: Key[Array, ""], task: Array, rows: Array, shots: Array, start: Array) -> Array:
-            key_data, key_drop = jax.random.split(k)
+    def each(
+        call: Callable[[Episode, Key[Array, ""]], Any], key: Key[Array, ""], arrays: TaskArrays, part: Plan
+    ) -> Any:
+        def one(k: Key[Array, ""], task: Array, rows: Array, shots: Array, start: Array) -> Any:
+            key_data, key_call = jax.random.split(k)
             data = episode(
                 key_data,
                 arrays,
@@ -130,19 +177,24 @@ def make_chunk(settings: PretrainSettings) -> Callable[[TrainState, Groups, Plan
                 augment_prob=settings.augment_prob,
                 augment_range=settings.augment_range,
             )
-            return episode_loss(model, data, settings, key_drop)
+            return call(data, key_call)
 
         keys = jax.random.split(key, part.tasks.shape[0])
         return jax.vmap(one)(keys, *map(jnp.asarray, (part.tasks, part.rows, part.shots, part.starts)))
 
-    def loss(model: SiteTokenModel, key: Key[Array, ""], groups: Groups, parts: Plans) -> Array:
+    def over(call: Callable[[Episode, Key[Array, ""]], Any], key: Key[Array, ""], groups: Groups, parts: Plans) -> Any:
         keys = jax.random.split(key, len(groups))
-        found = [losses(model, *each) for each in zip(keys, groups, parts, strict=True)]
-        return jnp.mean(jnp.concatenate(found))
+        found = [each(call, *group) for group in zip(keys, groups, parts, strict=True)]
+        return jax.tree.map(lambda *leaves: jnp.mean(jnp.concatenate(leaves), axis=0), *found)
+
+    def gradient_of(model: SiteTokenModel, *drawn: Any) -> tuple[Array, SiteTokenModel]:
+        if settings.rule != "plain":
+            return over(lambda data, k: task_gradient(model, data, settings, k), *drawn)
+        return jax.value_and_grad(lambda m: over(lambda data, k: episode_loss(m, data, settings, k), *drawn))(model)
 
     def step(groups: Groups, state: TrainState, parts: Plans) -> tuple[TrainState, Array]:
         key, key_loss = jax.random.split(state.key)
-        value, gradient = jax.value_and_grad(loss)(state.model, key_loss, groups, parts)
+        value, gradient = gradient_of(state.model, key_loss, groups, parts)
         updates, memory = optimiser.update(gradient, state.optimiser, state.model)
         model = optax.apply_updates(state.model, updates)
         return TrainState(model, memory, state.step + 1, key), value
