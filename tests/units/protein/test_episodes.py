@@ -104,6 +104,22 @@ def test_training_takes_the_loss_down():
     assert losses[-1] < losses[0] - 0.03
 
 
+@pytest.mark.parametrize("change", [{"rule": "reptile"}, {"rule": "maml", "context": False}])
+def test_other_rules_of_meta_training_change_the_model(change):
+    settings = replace(SMALL, chunk=1, inner_steps=1, shots=(8,), **change)
+    before = begin(0, settings).model
+    chunk, state = make_chunk(settings), begin(0, settings)
+    for number in range(2):  # the first step's learning rate is 0
+        state, loss = chunk(state, (ARRAYS,), chunk_plan([COUNTS], number, settings, 0))
+    assert np.isfinite(loss).all()
+    assert not np.allclose(before.additive, state.model.additive)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ConfigError, match="Did you mean 'reptile'"):
+        make_chunk(replace(SMALL, rule="reptil"))
+
+
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     settings = MemberSettings(n_members=1, train=SMALL)
     whole = train_members(ASSAYS, settings, folder=tmp_path / "a")
