@@ -11,7 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protein"))
 
-from conftest import WILD, additive, weights  # noqa: F401
+from protein_cases import WILD, additive, weights  # noqa: F401
+
 from fledge.cli.main import main
 from fledge.core.records import read_curves, read_results
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from protein_cases import SMALL, WILD, additive
 
-from conftest import SMALL, WILD, additive
 from fledge.core.errors import ConfigError, DataError
 from fledge.data.assays import Assay
 from fledge.protein.episodes import WILD as WILD_ROW

@@ -6,8 +6,8 @@ import warnings
 
 import numpy as np
 import pytest
+from protein_cases import WILD, additive
 
-from conftest import WILD, additive
 from fledge.core.errors import ConfigError, DataError
 from fledge.data.mutations import Variants, all_singles
 from fledge.protein.adapt import _context
