@@ -1,4 +1,4 @@
-"""A small model that has learnt nothing, as a file of weights, and made-up proteins: what tests of the machinery need."""
+"""A small model that has learnt nothing, as a file of weights, and made-up proteins."""
 
 from __future__ import annotations
 
