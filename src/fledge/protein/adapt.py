@@ -131,15 +131,13 @@ def tune(
     """
     optimiser = optax.adam(learning_rate)
 
+    labels, known = jnp.asarray(rows.labels), jnp.asarray(rows.known)
+
     def loss(model: SiteTokenModel, here: Bool[Array, " row"]) -> Array:
         if not in_context:
-            return bradley_terry(
-                model.without_context(wild_type, rows, kind), jnp.asarray(rows.labels), jnp.asarray(rows.known)
-            )
+            return bradley_terry(model.without_context(wild_type, rows, kind), labels, known)
         left = _ready(eqx.tree_at(lambda r: r.known, rows, here))
-        return bradley_terry(
-            model.context(wild_type, left, kind)[1], jnp.asarray(rows.labels), jnp.asarray(rows.known) & ~here
-        )
+        return bradley_terry(model.context(wild_type, left, kind)[1], labels, known & ~here)
 
     def step(i: Array, carry: tuple) -> tuple:
         model, memory = carry

@@ -1,4 +1,4 @@
-"""Meta-training of the axial models on a folder of assays: goes on where it was stopped, measured on what is held out."""
+"""Meta-training of the axial models on a folder of assays; goes on where it was stopped, ranks what is held out."""
 
 from __future__ import annotations
 
