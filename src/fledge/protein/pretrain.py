@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import equinox as eqx
@@ -152,10 +152,15 @@ def task_gradient(
     return inner(model, key), reptile_direction(inner, model, key, **steps)
 
 
+@lru_cache(maxsize=8)
 def make_chunk(settings: PretrainSettings) -> Callable[[TrainState, Groups, Plans], tuple[TrainState, Array]]:
     """The compiled program of a chunk of steps: new state, and the loss of each step.
 
     A step takes tasks of every group: proteins of alike length, so that short ones are not filled up to long ones.
+    The same settings give the same program, which is compiled once.
+
+    Raises:
+        ConfigError: there is no such rule.
     """
     if settings.rule not in RULES:
         raise unknown("rule of meta-training", settings.rule, RULES)

@@ -12,7 +12,7 @@ from fledge.protein.pretrain import PretrainSettings, make_model
 from fledge.protein.weights import Prior, described, save_prior, stack
 
 SMALL = PretrainSettings(
-    n_steps=4, chunk=2, n_tasks=2, n_rows=16, shots=(0, 4, 8), width=8, n_layers=1, n_heads=2, multi_every=0
+    n_steps=8, chunk=2, n_tasks=2, n_rows=16, shots=(0, 4, 8), width=8, n_layers=1, n_heads=2, multi_every=0
 )
 WILD = "MKTAYLVCAGDEFHIKLNPQ"
 

@@ -145,10 +145,10 @@ def test_checkpoints_of_another_training_are_refused(tmp_path):
 def test_the_model_that_ranks_the_validation_assays_best_is_taken(monkeypatch):
     told = iter([0.5, 0.2])
     monkeypatch.setattr("fledge.run.protein_pretrain._judge", lambda apart, settings: lambda model: {"x": next(told)})
-    settings = MemberSettings(n_members=1, validation=0.34, train=replace(SMALL, n_steps=8))
-    found = train_members(ASSAYS, settings)
+    settings = MemberSettings(n_members=1, validation=0.25, train=SMALL)
+    found = train_members([*ASSAYS, additive(3)], settings)
     assert found.about["validation"]["members"] == [{"step": 4, "agreement": 0.5}]
-    assert len(found.about["train"]) == 2
+    assert len(found.about["train"]) == 3
 
 
 def test_validation_assays_are_alike_to_no_training_assay():
