@@ -45,8 +45,8 @@ def ours(assays: list[Assay], n_steps: int) -> tuple[float, float]:
     from fledge.protein.tasks import task_arrays
 
     settings = PretrainSettings(n_steps=n_steps, chunk=25, multi_every=0)
-    arrays, state, chunk = task_arrays(assays), begin(0, settings), make_chunk(settings)
-    counts = np.asarray(arrays.counts)
+    arrays, state, chunk = (task_arrays(assays),), begin(0, settings), make_chunk(settings)
+    counts = [np.asarray(arrays[0].counts)]
     started = time.perf_counter()
     state, loss = chunk(state, arrays, chunk_plan(counts, 0, settings, 0))
     jax.block_until_ready(loss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fledge.core.errors import ConfigError, FledgeError
+from fledge.core.errors import ConfigError, FledgeError, unknown
 
 app = typer.Typer(
     help="Rank the variants of a protein from no, few or many measurements.",
@@ -166,6 +167,7 @@ def evaluate(
     repeats: Annotated[int, typer.Option(help="Shuffles of each assay.")] = 2,
     limit: Annotated[int, typer.Option(help="At most so many assays; 0: all.")] = 0,
     weights: Weights = None,
+    intervals: Annotated[bool, typer.Option(help="Also how often intervals hold, from 30 labels on.")] = True,
 ) -> None:
     """Spearman against labels on assays that were not learnt from, beside trivial rankings."""
     from fledge.run.launch import prepare
@@ -173,7 +175,7 @@ def evaluate(
 
     prepare()
     done = evaluate_folder(data, out, shots=_shots(shots), split=split, repeats=repeats, limit=limit, weights=weights,
-                           tell=_tell)  # fmt: skip
+                           intervals=intervals, tell=_tell)  # fmt: skip
     done.show(_out())
 
 
@@ -188,9 +190,17 @@ def pretrain(
     steps: Annotated[int, typer.Option(help="Of meta-training, each member.")] = 1500,
     seed: Annotated[int, typer.Option(help="Of the first member.")] = 0,
     longest: Annotated[int, typer.Option(help="Leave assays of longer proteins out.")] = 1024,
+    validation: Annotated[float, typer.Option(help="Share of the training assays that choose when to stop.")] = 0.0,
     measure: Annotated[bool, typer.Option(help="Rank the held-out assays afterwards.")] = True,
+    model: Annotated[str, typer.Option(help="site-token, tiny-axial or metalic.")] = "site-token",
+    encoder: Annotated[str, typer.Option(help="Of metalic: path:FOLDER with ESM-2.")] = "",
+    support: Annotated[int, typer.Option(help="Of the axial models: labels in a context.")] = 16,
+    query: Annotated[int, typer.Option(help="Of the axial models: variants to rank in a context.")] = 100,
 ) -> None:
     """Meta-train models on a folder of assays. Killed and called again, it goes on where it was."""
+    if model != "site-token":
+        _pretrain_axial(data, out, model, encoder, split, steps, seed, min(longest, 750), measure, support, query)
+        return
     from fledge.protein.pretrain import PretrainSettings
     from fledge.run.launch import prepare
     from fledge.run.protein_pretrain import MemberSettings
@@ -198,10 +208,54 @@ def pretrain(
 
     prepare()
     settings = MemberSettings(
-        split=split, n_members=members, seed=seed, longest=longest, train=PretrainSettings(n_steps=steps)
+        split=split,
+        n_members=members,
+        seed=seed,
+        longest=longest,
+        validation=validation,
+        train=PretrainSettings(n_steps=steps),
     )
-    prior, _ = run(data, out, settings, measure=measure, tell=_tell)
+    with _bar() as bar:
+        task = bar.add_task("training", total=None)
+        prior, _ = run(
+            data, out, settings, measure=measure, tell=lambda line: bar.console.print(line, markup=False),
+            advance=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
     _print_rows(_out(), ("mean Spearman", ""), [(name, f"{rho:.3f}") for name, rho in prior.about["numbers"].items()])
+    _tell(str(out))
+
+
+def _pretrain_axial(
+    data: Path,
+    out: Path,
+    model: str,
+    encoder: str,
+    split: str,
+    steps: int,
+    seed: int,
+    longest: int,
+    measure: bool,
+    support: int,
+    query: int,
+) -> None:
+    from fledge.protein.axial_training import MODELS, AxialTraining
+    from fledge.run.launch import prepare
+    from fledge.run.protein_axial import pretrain_axial
+
+    if model not in MODELS:
+        raise unknown("model", model, ("site-token", *MODELS))
+    prepare()
+    settings = AxialTraining(model, n_steps=steps, n_support=support, n_query=query, seed=seed)
+    if model == "tiny-axial":
+        settings = replace(settings, schedule_steps=steps, warmup=steps // 20, learning_rate=2e-3)
+    with _bar() as bar:
+        task = bar.add_task("training", total=None)
+        found = pretrain_axial(
+            data, out, settings, split=split, longest=longest, encoder=encoder, measure=measure,
+            tell=lambda line: bar.console.print(line, markup=False),
+            advance=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    _print_rows(_out(), ("Spearman", ""), [(name, f"{rho:.3f}") for name, rho in found.items()])
     _tell(str(out))
 
 
@@ -300,6 +354,14 @@ def _print_rows(console: Console, columns: Any, rows: Any) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def _bar() -> Any:
+    """A progress bar on the error channel; shown where a person looks on."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True, highlight=False, soft_wrap=True))
 
 
 def _tell(line: str) -> None:

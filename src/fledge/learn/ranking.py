@@ -41,6 +41,15 @@ def bradley_terry(
     return jnp.sum(jnp.where(ordered, loss, 0.0)) / jnp.maximum(jnp.sum(ordered), 1)
 
 
+def agreement(
+    v: Float[Array, " row"], y: Float[Array, " row"], counts: Bool[Array, " row"] | None = None
+) -> Float[Array, ""]:
+    """Share of the strictly ordered pairs that v puts in the same order, minus that of the others: −1 … 1."""
+    ordered = _ordered(y, counts)
+    signs = jnp.sign(v[:, None] - v[None, :])
+    return jnp.sum(jnp.where(ordered, signs, 0.0)) / jnp.maximum(jnp.sum(ordered), 1)
+
+
 def bradley_terry_sum(v: Float[Array, " row"], y: Float[Array, " row"]) -> Float[Array, ""]:
     """The paper's own form: the sum over ordered pairs."""
     return bradley_terry(v, y) * jnp.sum(_ordered(y, None))

@@ -50,19 +50,26 @@ class TiedRowAttention(eqx.Module):
     heads: HeadedAttention
 
     def __call__(
-        self, x: Float[Array, "row column width"], valid: Bool[Array, " row"] | None = None
+        self,
+        x: Float[Array, "row column width"],
+        valid: Bool[Array, " row"] | None = None,
+        columns: Bool[Array, " column"] | None = None,
     ) -> Float[Array, "row column width"]:
         q, k, v = self.heads.split(x)
         count = x.shape[0] if valid is None else jnp.maximum(jnp.sum(valid), 1)
         if valid is not None:
             q = jnp.where(valid[:, None, None, None], q, 0.0)
         scores = jnp.einsum("rihd,rjhd->hij", q, k) / jnp.sqrt(q.shape[-1] * count)
+        if columns is not None:
+            scores = jnp.where(columns, scores, -jnp.inf)
         out = jnp.einsum("hij,rjhd->rihd", jax.nn.softmax(scores, axis=-1), v)
         return self.heads.merge(out.reshape(x.shape))
 
-    def alone(self, x: Float[Array, "row column width"]) -> Float[Array, "row column width"]:
+    def alone(
+        self, x: Float[Array, "row column width"], columns: Bool[Array, " column"] | None = None
+    ) -> Float[Array, "row column width"]:
         """Each row with a map of its own: what is left when rows must not see each other."""
-        return jax.vmap(lambda row: self(row[None])[0])(x)
+        return jax.vmap(lambda row: self(row[None], columns=columns)[0])(x)
 
 
 class ColumnAttention(eqx.Module):
@@ -111,6 +118,7 @@ class AxialBlock(eqx.Module):
         x: Float[Array, "row column width"],
         valid: Bool[Array, " row"] | None = None,
         *,
+        columns: Bool[Array, " column"] | None = None,
         context: bool = True,
         dropout: tuple[Key[Array, ""], float] | None = None,
     ) -> Float[Array, "row column width"]:
@@ -119,15 +127,16 @@ class AxialBlock(eqx.Module):
         Args:
             x: the table.
             valid: rows that others may look at; all by default.
+            columns: positions that are there and do not only fill up; all by default.
             context: False keeps rows apart altogether (the arm without context).
             dropout: key and rate after the activation of the feed-forward; None while predicting.
         """
         row_norm, column_norm, mlp_norm = self.norms
         if context:
-            x = x + self.rows(row_norm(x), valid)
+            x = x + self.rows(row_norm(x), valid, columns)
             x = x + self.columns(column_norm(x), valid)
         else:
-            x = x + self.rows.alone(row_norm(x))
+            x = x + self.rows.alone(row_norm(x), columns)
             x = x + self.columns.alone(column_norm(x))
         hidden = jax.nn.gelu(self.widen(mlp_norm(x)), approximate=False)
         if dropout is not None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from fledge.data.mutations import Variants
 from fledge.data.residues import N_RESIDUES, encode
@@ -26,13 +26,20 @@ ROWS_OF_TRAINING = 112
 MOST_LABELS = 512
 """In one context; of more, each copy of the model sees a random part."""
 LEARNING_RATE = 3e-4
-_CHUNK = 512
+_CHUNK = 256
+_SIZES = (112, 128, 144, 176, 208, 256, 320, 432, 560)
+"""Of contexts: 48 rows more than 64, 80, 96, 128 … labels."""
+_WIDTHS = (1, 2, 4, 8)
+_STEPS = (50, 100)
 _FEWEST_TO_TUNE = 32
 
 
-def steps_by_rule(n_labels: int) -> int:
-    """How many steps of fine-tuning so many labels are worth: none below 32, where context alone ranks better."""
-    return 0 if n_labels < _FEWEST_TO_TUNE else 20
+def steps_by_rule(n_labels: int, *, in_context: bool = True) -> int:
+    """How many steps of fine-tuning so many labels are worth: none below 32, where context alone ranks better.
+
+    Models without context learn from labels by fine-tuning alone.
+    """
+    return 0 if n_labels < (_FEWEST_TO_TUNE if in_context else 4) else 20
 
 
 def references(wild_type: str, n_labels: int, seed: int = 0) -> Variants:
@@ -45,8 +52,19 @@ def references(wild_type: str, n_labels: int, seed: int = 0) -> Variants:
     return Variants(sites[:, None].astype(np.int32), residues[:, None].astype(np.int32))
 
 
+def context_size(n_labels: int) -> int:
+    """Rows of a context with room for so many labels: one of few sizes, so that few programs are compiled."""
+    return bucket(max(ROWS_OF_TRAINING, n_labels + N_REFERENCES), _SIZES)
+
+
 def context_rows(
-    wild_type: str, variants: Variants, labels: Float[np.ndarray, " label"], *, seed: int = 0, width: int = 1
+    wild_type: str,
+    variants: Variants,
+    labels: Float[np.ndarray, " label"],
+    *,
+    seed: int = 0,
+    width: int = 1,
+    size: int | None = None,
 ) -> Rows:
     """The rows of a context: labelled variants, then unlabelled ones, filled up to a size that is already compiled.
 
@@ -56,20 +74,19 @@ def context_rows(
         labels: of the support, on any scale.
         seed: of the unlabelled variants.
         width: mutations that there has to be room for.
+        size: rows; by default just enough.
     """
-    others = references(wild_type, len(variants), seed)
-    width = bucket(max(width, int(variants.counts.max(initial=1))), (1, 2, 4, 8))
-    n = bucket(len(variants)) if len(variants) else 0
-    support, others = (Variants(v.sites[:, :width], v.residues[:, :width]).widened(width) for v in (variants, others))
-    known = np.arange(n) < len(variants)
-    n_others = bucket(len(others))
-    blank = np.zeros(n_others, bool)
+    n, others = len(variants), references(wild_type, len(variants), seed)
+    size = size or context_size(n)
+    width = bucket(max(width, int(variants.counts.max(initial=1))), _WIDTHS)
+    both = [Variants(v.sites[:, :width], v.residues[:, :width]).widened(width) for v in (variants, others)]
+    rows = Variants.concat(both)
     return Rows(
-        np.concatenate([padded(support.sites, n), padded(others.sites, n_others)]),
-        np.concatenate([padded(support.residues, n), padded(others.residues, n_others)]),
-        np.concatenate([padded(np.asarray(labels, np.float32), n, 0.0), np.zeros(n_others, np.float32)]),
-        np.concatenate([known, blank]),
-        np.concatenate([known, np.arange(n_others) < len(others)]),
+        padded(rows.sites, size),
+        padded(rows.residues, size),
+        padded(np.asarray(labels, np.float32), size, 0.0),
+        np.arange(size) < n,
+        np.arange(size) < len(rows),
     )
 
 
@@ -80,48 +97,67 @@ def _ready(rows: Rows) -> Rows:
     return eqx.tree_at(lambda r: r.labels, rows, labels)
 
 
-def split_again(key: Key[Array, ""], rows: Rows) -> tuple[Rows, Array]:
-    """Half of the labels hidden at random: the rows that are left, and which have to be ranked."""
-    chance = jnp.where(rows.known, jax.random.uniform(key, rows.known.shape), 2.0)
-    rank = jnp.argsort(jnp.argsort(chance))
-    shown = rows.known & (rank < (jnp.sum(rows.known) + 1) // 2)
-    left = eqx.tree_at(lambda r: r.known, rows, shown)
-    return _ready(left), jnp.asarray(rows.known & ~shown)
+def halves(seed: tuple[int, ...], n_labels: int, size: int, n_steps: int) -> Bool[np.ndarray, "step row"]:
+    """For each step of fine-tuning, a random half of the labelled rows: those whose label stays."""
+    rng, found = np.random.default_rng(seed), np.zeros((bucket(n_steps, _STEPS), size), bool)
+    for step in range(n_steps):
+        found[step, rng.permutation(n_labels)[: (n_labels + 1) // 2]] = True
+    return found
 
 
 def tune(
-    key: Key[Array, ""],
     model: SiteTokenModel,
     wild_type: Int[Array, " site"],
     rows: Rows,
+    shown: Bool[Array | np.ndarray, "step row"],
     n_steps: Int[Array, ""],
     kind: Int[Array, ""],
     learning_rate: float = LEARNING_RATE,
+    in_context: bool = True,
 ) -> SiteTokenModel:
-    """The model after some steps of Adam on random halves of the labels (Beck et al. 2025, §3: re-splitting)."""
+    """The model after some steps of Adam, each on a random half of the labels with the other half to be ranked.
+
+    Re-splitting the support is Beck et al. 2025, §3.
+
+    Args:
+        model: to begin with.
+        wild_type: residue codes.
+        rows: the context.
+        shown: which labels each step shows (`halves`); what is beyond `n_steps` only fills up.
+        n_steps: how many.
+        kind: of the measurement.
+        learning_rate: of Adam.
+        in_context: False for a model whose rows see nothing but themselves; it then descends the loss of all labels.
+    """
     optimiser = optax.adam(learning_rate)
 
-    def loss(model: SiteTokenModel, key: Key[Array, ""]) -> Array:
-        shown, asked = split_again(key, rows)
-        return bradley_terry(model.context(wild_type, shown, kind)[1], jnp.asarray(rows.labels), asked)
+    labels, known = jnp.asarray(rows.labels), jnp.asarray(rows.known)
+
+    def loss(model: SiteTokenModel, here: Bool[Array, " row"]) -> Array:
+        if not in_context:
+            return bradley_terry(model.without_context(wild_type, rows, kind), labels, known)
+        left = _ready(eqx.tree_at(lambda r: r.known, rows, here))
+        return bradley_terry(model.context(wild_type, left, kind)[1], labels, known & ~here)
 
     def step(i: Array, carry: tuple) -> tuple:
         model, memory = carry
-        updates, memory = optimiser.update(jax.grad(loss)(model, jax.random.fold_in(key, i)), memory, model)
+        updates, memory = optimiser.update(jax.grad(loss)(model, jnp.asarray(shown)[i]), memory, model)
         return optax.apply_updates(model, updates), memory
 
     return jax.lax.fori_loop(0, n_steps, step, (model, optimiser.init(model)))[0]
 
 
-@partial(jax.jit, static_argnums=6)
-def _tuned(key, model, wild_type, rows, n_steps, kind, learning_rate):
-    return tune(key, model, wild_type, rows, n_steps, kind, learning_rate)
+_tuned = jax.jit(tune, static_argnames=("learning_rate", "in_context"))
 
 
-@jax.jit
-def _context(model, wild_type, rows, kind):
-    context, v = model.context(wild_type, _ready(rows), kind)
+@partial(jax.jit, static_argnums=4)
+def _context(model, wild_type, rows, kind, in_context):
     others = rows.valid & ~rows.known
+    if in_context:
+        context, v = model.context(wild_type, _ready(rows), kind)
+    else:
+        nobody = eqx.tree_at(lambda r: r.valid, rows, jnp.zeros_like(rows.valid))
+        context, v = model.context(wild_type, nobody, kind)[0], model.without_context(wild_type, rows, kind)
     count = jnp.sum(others)
     mean = jnp.sum(jnp.where(others, v, 0.0)) / count
     spread = jnp.sqrt(jnp.sum(jnp.where(others, (v - mean) ** 2, 0.0)) / count)
@@ -156,14 +192,12 @@ class Adapted:
         A variant's value does not depend on what else is asked for.
         """
         n, found = len(variants), []
-        width = bucket(max(1, int(variants.counts.max(initial=1))), (1, 2, 4, 8))
+        width = bucket(max(1, int(variants.counts.max(initial=1))), _WIDTHS)
         wide = Variants(variants.sites[:, :width], variants.residues[:, :width]).widened(width)
-        chunk = max(32, _CHUNK // width)
-        for start in range(0, n, chunk):
-            part = wide.take(np.arange(start, min(start + chunk, n)))
-            size = chunk if n > chunk else bucket(len(part))
-            zeros = np.zeros(size, np.float32)
-            blank = np.zeros(size, bool)
+        size = max(32, _CHUNK // width)
+        zeros, blank = np.zeros(size, np.float32), np.zeros(size, bool)
+        for start in range(0, n, size):
+            part = wide.take(np.arange(start, min(start + size, n)))
             rows = Rows(padded(part.sites, size), padded(part.residues, size), zeros, blank, ~blank)
             raw = [np.asarray(_predictions(c.model, c.context, rows))[: len(part)] for c in self.copies]
             found.append(np.stack([(v - c.mean) / c.spread for v, c in zip(raw, self.copies, strict=True)]))
@@ -178,7 +212,9 @@ def adapt(
     n_steps: int,
     kind: int = 0,
     seed: int = 0,
+    room: int = 0,
     learning_rate: float = LEARNING_RATE,
+    in_context: bool = True,
 ) -> Adapted:
     """Each member adapted to each part of the labels: member by member, part by part.
 
@@ -189,21 +225,26 @@ def adapt(
         n_steps: of fine-tuning; 0: labels in context only. The members themselves stay as they are.
         kind: of the measurement: a number of `fledge.protein.tasks.KINDS`.
         seed: of the unlabelled variants and of the splits.
+        room: labels that contexts have room for at the least: parts of a whole then use the whole's programs.
         learning_rate: of fine-tuning.
+        in_context: False for models that were trained without context.
     """
     parts = [_at_most(part, seed + i) for i, part in enumerate(parts)]
     width = max(int(variants.counts.max(initial=1)) for variants, _ in parts)
-    made = [context_rows(wild_type, v, y, seed=seed + i, width=width) for i, (v, y) in enumerate(parts)]
-    most = max(len(rows.valid) for rows in made)
-    made = [_filled(rows, most) for rows in made]
-    codes, which = jnp.asarray(padded_wild_type(wild_type)), jnp.asarray(kind)
+    size = context_size(max(min(room, MOST_LABELS), *(len(v) for v, _ in parts)))
+    made = [context_rows(wild_type, v, y, seed=seed + i, width=width, size=size) for i, (v, y) in enumerate(parts)]
+    members = jax.tree.map(np.asarray, members)  # taking parts of them then compiles nothing
+    codes, which, steps = padded_wild_type(wild_type), np.int32(kind), np.int32(n_steps)
     copies: list[Copy] = []
     for member in range(members.additive.shape[0]):
         own = jax.tree.map(lambda leaf, i=member: leaf[i], members)
-        for rows in made:
-            key = jax.random.fold_in(jax.random.key(seed), len(copies))
-            model = _tuned(key, own, codes, rows, jnp.asarray(n_steps), which, learning_rate) if n_steps else own
-            context, mean, spread = _context(model, codes, rows, which)
+        for i, rows in enumerate(made):
+            model = own
+            if n_steps:
+                shown = halves((seed, member, i), len(parts[i][0]), size, n_steps)
+                how = {"learning_rate": learning_rate, "in_context": in_context}
+                model = _tuned(own, codes, rows, shown, steps, which, **how)
+            context, mean, spread = _context(model, codes, rows, which, in_context)
             copies.append(Copy(model, context, float(mean), float(spread)))
     return Adapted(tuple(copies))
 
@@ -214,15 +255,3 @@ def _at_most(part: tuple[Variants, np.ndarray], seed: int) -> tuple[Variants, np
         return part
     chosen = np.random.default_rng(seed).permutation(len(variants))[:MOST_LABELS]
     return variants.take(chosen), np.asarray(labels)[chosen]
-
-
-def _filled(rows: Rows, size: int) -> Rows:
-    extra = size - len(rows.valid)
-    if not extra:
-        return rows
-    two = ((0, extra), (0, 0))
-    return Rows(
-        np.pad(rows.sites, two, constant_values=-1),
-        np.pad(rows.residues, two, constant_values=-1),
-        *(np.pad(leaf, (0, extra)) for leaf in (rows.labels, rows.known, rows.valid)),
-    )

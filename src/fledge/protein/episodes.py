@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from fledge.nets.site_tokens import N_RESIDUES, Rows
-from fledge.protein.tasks import TaskArrays
+from fledge.protein.tasks import Spans, TaskArrays
 
 WILD = -2
 """In the place of row numbers: the wild type itself."""
@@ -27,6 +27,8 @@ class Plan(eqx.Module):
     """Numbers within the task; −1 for none, `WILD` for the wild type. More than one part: put together."""
     shots: Int[Array | np.ndarray, "step task"]
     """How many of the first rows have their label shown."""
+    starts: Int[Array | np.ndarray, "step task"]
+    """The first site of the part of the protein that is shown; 0 where all of it is."""
 
 
 def walk(n_tasks: int, n: int, start: int, seed: int) -> Int[np.ndarray, " draw"]:
@@ -46,6 +48,8 @@ def plan(
     shots: Sequence[int],
     n_parts: int = 1,
     seed: int = 0,
+    spans: Sequence[Spans] | None = None,
+    window: int = 0,
 ) -> Plan:
     """The plan of a chunk: the same for the same chunk number and seed, whatever was drawn before.
 
@@ -58,20 +62,33 @@ def plan(
         shots: numbers of labels, each equally likely.
         n_parts: up to so many variants are put together into one.
         seed: of the run.
+        spans: of the tasks' variants; needed for a window.
+        window: of longer proteins, only a random part of so many sites is shown, and variants of it; 0: all.
     """
     rng = np.random.default_rng((seed, 2, chunk))
     tasks = walk(len(counts), n_steps * n_tasks, chunk * n_steps * n_tasks, seed).reshape(n_steps, n_tasks)
     rows = np.full((n_steps, n_tasks, n_rows, n_parts), -1, np.int32)
+    starts = np.zeros(tasks.shape, np.int32)
     for step in range(n_steps):
         for i, task in enumerate(tasks[step]):
-            order = rng.permutation(int(counts[task]))[: n_rows * n_parts]
+            starts[step, i], inside = _part(rng, int(counts[task]), spans[task] if spans and window else None, window)
+            order = rng.permutation(inside)[: n_rows * n_parts]
             whole = len(order) // n_parts
             rows[step, i, :whole] = order[: whole * n_parts].reshape(whole, n_parts)
     if n_parts > 1:
         alone = rng.integers(1, n_parts + 1, rows.shape[:3])
         rows[np.arange(n_parts) >= alone[..., None]] = -1
         rows[rng.random(rows.shape[:3]) < WILD_SHARE] = WILD
-    return Plan(tasks.astype(np.int32), rows, rng.choice(np.asarray(shots, np.int32), tasks.shape))
+    return Plan(tasks.astype(np.int32), rows, rng.choice(np.asarray(shots, np.int32), tasks.shape), starts)
+
+
+def _part(rng: np.random.Generator, count: int, spans: Spans | None, window: int) -> tuple[int, np.ndarray]:
+    """A random part of a protein around one of its variants: its first site, and the variants inside."""
+    if spans is None or spans.length <= window:
+        return 0, np.arange(count)
+    around = min(int(spans.first[rng.integers(count)]), spans.length - 1)
+    start = int(np.clip(around - rng.integers(window), 0, spans.length - window))
+    return start, np.flatnonzero((spans.first >= start) & (spans.last < start + window))
 
 
 class Episode(eqx.Module):
@@ -91,7 +108,9 @@ def episode(
     task: Int[Array, ""],
     chosen: Int[Array, "row part"],
     shots: Int[Array, ""],
+    start: Int[Array, ""] | int = 0,
     *,
+    window: int = 0,
     augment_prob: float = 0.0,
     augment_range: tuple[float, float] = (0.3, 1.5),
 ) -> Episode:
@@ -105,12 +124,17 @@ def episode(
         task: which.
         chosen: row numbers within the task; −1 for none.
         shots: how many of the first rows are labelled.
+        start: the first site that is shown.
+        window: how many are, at most; 0: all.
         augment_prob: chance that a random additive landscape is added where there are labels, so that part of the task
             can only be known from them.
         augment_range: its standard deviation, relative to that of the scores.
     """
     wild_type = arrays.wild_types[task]
     sites, residues, y = _compose(arrays, task, chosen)
+    if 0 < window < wild_type.shape[0]:
+        wild_type = jax.lax.dynamic_slice(wild_type, (start,), (window,))
+        sites = jnp.where(sites >= 0, sites - start, -1)
     valid = jnp.any(chosen != -1, axis=-1)
     key_whether, key_size, key_field = jax.random.split(key, 3)
     size = jax.random.uniform(key_size, minval=augment_range[0], maxval=augment_range[1])

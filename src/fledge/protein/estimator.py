@@ -118,9 +118,7 @@ class FitnessEstimator(Estimator):
         self.prior_ = load_prior(self.weights)
         self.n_steps_ = self._chosen_steps()
         whole = [(self.variants_, self.scores_)]
-        self.adapted_ = adapt(
-            self.prior_.members, self.wild_type_, whole, n_steps=self.n_steps_, kind=self._kind(), seed=self.seed
-        )
+        self.adapted_ = adapt(self.prior_.members, self.wild_type_, whole, n_steps=self.n_steps_, **self._how())
         self._folded: tuple[Adapted, Calibration, np.ndarray] | None = None
         return self
 
@@ -232,6 +230,10 @@ class FitnessEstimator(Estimator):
         singles, measured = all_singles(self.wild_type_), set(self.variants_.keys())
         return singles.take(np.array([key not in measured for key in singles.keys()]))  # noqa: SIM118
 
+    def _how(self) -> dict[str, Any]:
+        """What every adaptation of this estimator shares."""
+        return {"kind": self._kind(), "seed": self.seed, "in_context": self.prior_.in_context}
+
     def _kind(self) -> int:
         if self.kind not in KINDS:
             raise unknown("kind of measurement", self.kind, KINDS)
@@ -239,7 +241,7 @@ class FitnessEstimator(Estimator):
 
     def _chosen_steps(self) -> int:
         if self.n_steps == "rule":
-            return steps_by_rule(self.n_labels_)
+            return steps_by_rule(self.n_labels_, in_context=self.prior_.in_context)
         if self.n_steps == "cv":
             return self._steps_by_cv() if self.n_labels_ >= FEWEST_FOR_CV else 0
         if not isinstance(self.n_steps, int) or self.n_steps < 0:
@@ -254,7 +256,9 @@ class FitnessEstimator(Estimator):
         """Copies that each miss a fold, and predictions of the labels by those that miss them."""
         fold = np.random.default_rng(self.seed).permutation(self.n_labels_) % n_folds
         parts = [(self.variants_.take(fold != k), self.scores_[fold != k]) for k in range(n_folds)]
-        adapted = adapt(self.prior_.members, self.wild_type_, parts, n_steps=n_steps, kind=self._kind(), seed=self.seed)
+        adapted = adapt(
+            self.prior_.members, self.wild_type_, parts, n_steps=n_steps, room=self.n_labels_, **self._how()
+        )
         every = adapted.predict(self.variants_)
         mine = np.arange(len(every)) % n_folds
         held_out = np.zeros(self.n_labels_)
@@ -273,9 +277,7 @@ class FitnessEstimator(Estimator):
                 self._folded = (adapted, calibrate(held_out, self.scores_, float(np.median(usual))), held_out)
             else:
                 parts = [(self.variants_, self.scores_)] * 3  # what differs is the unlabelled part of the context
-                adapted = adapt(
-                    self.prior_.members, self.wild_type_, parts, n_steps=0, kind=self._kind(), seed=self.seed
-                )
+                adapted = adapt(self.prior_.members, self.wild_type_, parts, n_steps=0, **self._how())
                 self._folded = (adapted, Calibration(1.0, 0.0, np.zeros(0), False), np.zeros(self.n_labels_))
         return self._folded
 

@@ -87,7 +87,7 @@ def _arms(
     support, labels = assay.variants.take(shot.support), assay.scores[shot.support]
     query, truth = assay.variants.take(shot.query), assay.scores[shot.query]
     n = len(labels)
-    steps, kind = steps_by_rule(n), kind_of(assay)
+    kind, steps = kind_of(assay), steps_by_rule(n, in_context=prior.in_context)
     for arm in arms:
         if n == 0 and arm in (*NEED_LABELS, SHUFFLED, CONTEXT_ONLY, UNTRAINED):
             continue
@@ -103,7 +103,8 @@ def _arms(
         else:
             shown = np.random.default_rng(repeat).permutation(labels) if arm == SHUFFLED else labels
             tuning = 0 if arm == CONTEXT_ONLY else steps
-            adapted = adapt(prior.members, assay.wild_type, [(support, shown)], n_steps=tuning, kind=kind, seed=repeat)
+            how = {"kind": kind, "seed": repeat, "in_context": prior.in_context}
+            adapted = adapt(prior.members, assay.wild_type, [(support, shown)], n_steps=tuning, **how)
             v = adapted.predict(query).mean(axis=0)
         yield Measured(arm, assay.name, repeat, n, spearman(v, truth))
 

@@ -83,6 +83,7 @@ class AxialModel(eqx.Module):
         known: Bool[Array, " row"],
         *,
         valid: Bool[Array, " row"] | None = None,
+        columns: Bool[Array, " column"] | None = None,
         auxiliary: Float[Array, " row"] | None = None,
         context: bool = True,
         key: Key[Array, ""] | None = None,
@@ -94,22 +95,26 @@ class AxialModel(eqx.Module):
             labels: standardised; ignored where not known.
             known: whether a row's label is shown.
             valid: rows that others may look at.
+            columns: positions that do not only fill up; all by default.
             auxiliary: a zero-shot score for each row, standardised.
             context: False keeps rows apart.
             key: of dropout; None while predicting.
         """
         x = embedded if self.project is None else self.project(embedded)
         shown = jnp.stack([jnp.where(known, labels, 0.0), jnp.where(known, 0.0, 1.0)], axis=-1)
-        columns = [x, self.label(shown)[:, None]]
+        parts = [x, self.label(shown)[:, None]]
         if auxiliary is not None and self.auxiliary is not None:
-            columns.append(self.auxiliary(auxiliary[:, None])[:, None])
-        length = x.shape[1]
-        x = self.norm_in(jnp.concatenate(columns, axis=1))
+            parts.append(self.auxiliary(auxiliary[:, None])[:, None])
+        length, there = x.shape[1], None
+        if columns is not None:
+            there = jnp.concatenate([columns, jnp.ones(len(parts) - 1, bool)])
+        x = self.norm_in(jnp.concatenate(parts, axis=1))
         for i, block in enumerate(self.blocks):
             drop = None if key is None or self.dropout == 0 else (jax.random.fold_in(key, i), self.dropout)
-            x = block(x, valid, context=context, dropout=drop)
+            x = block(x, valid, columns=there, context=context, dropout=drop)
         x = self.norm_out(x)
-        h = jnp.concatenate([jnp.mean(x[:, :length], axis=1), x[:, length]], axis=-1)
+        share = jnp.full(length, 1 / length) if columns is None else columns / jnp.sum(columns)
+        h = jnp.concatenate([jnp.einsum("rcw,c->rw", x[:, :length], share), x[:, length]], axis=-1)
         for layer in self.head[:-1]:
             h = jax.nn.relu(layer(h))
         return self.head[-1](h)[:, 0]
@@ -159,8 +164,11 @@ class TinyAxial(eqx.Module):
         wild_type: Int[Array, " site"],
         labels: Float[Array, " row"],
         known: Bool[Array, " row"],
+        *,
+        columns: Bool[Array, " site"] | None = None,
+        key: Key[Array, ""] | None = None,
     ) -> Float[Array, " row"]:
-        return self.axial(self.encoder(sequences, wild_type), labels, known)
+        return self.axial(self.encoder(sequences, wild_type), labels, known, columns=columns, key=key)
 
 
 def count_parameters(settings: AxialSettings = AxialSettings()) -> int:

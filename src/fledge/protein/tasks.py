@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -82,6 +83,24 @@ def task_arrays(assays: Sequence[Assay]) -> TaskArrays:
         jnp.asarray(starts, jnp.int32),
         jnp.asarray(counts, jnp.int32),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Where the mutations of an assay's variants lie, in the order of `TaskArrays`: what windows are cut by."""
+
+    first: Int[np.ndarray, " variant"]
+    """The first mutated site; the protein's length for the wild type, which lies in every window."""
+    last: Int[np.ndarray, " variant"]
+    length: int
+    """Of the protein."""
+
+
+def spans_of(assay: Assay) -> Spans:
+    """The spans of the variants with a finite score."""
+    sites = assay.variants.take(np.isfinite(assay.scores)).sites
+    length = len(assay.wild_type)
+    return Spans(np.where(sites >= 0, sites, length).min(axis=1), sites.max(axis=1), length)
 
 
 def bucket(n: int, sizes: Sequence[int] = (16, 32, 48, 64, 80, 96, 128, 192, 256)) -> int:

@@ -40,6 +40,11 @@ class Prior:
         """Models in the ensemble."""
         return self.members.additive.shape[0]
 
+    @property
+    def in_context(self) -> bool:
+        """Whether the models were trained to look at labels."""
+        return bool(self.about.get("settings", {}).get("context", True))
+
 
 def stack(models: Sequence[SiteTokenModel]) -> SiteTokenModel:
     """Models as members of an ensemble."""

@@ -22,7 +22,7 @@ _TEMPLATE = "protein.html.j2"
 RESIDUES = "GAVLIMFWYCPSTNQDEKRH"
 """Rows of the heat map: like beside like."""
 HEATMAP_COLUMNS = ("position", "wild_type", "mutant", "predicted")
-CALIBRATION_COLUMNS = ("nominal", "covered", "assay")
+CALIBRATION_COLUMNS = ("nominal", "covered", "assay", "n", "width")
 _MAP = LinearSegmentedColormap.from_list("fitness", ["#d55e00", "#f4f6f8", "#0072b2"])
 
 
@@ -140,7 +140,7 @@ def draw_calibration(path: Path) -> Drawn:
     """What share of new measurements intervals hold, against what they promise; a dot per assay."""
     text = read_text(path, "calibration (calibration.csv)")
     rows = [
-        (number(c[0], "nominal", path, line), number(c[1], "covered", path, line), c[2])
+        (number(c[0], "nominal", path, line), number(c[1], "covered", path, line), c[2], int(c[3]), float(c[4]))
         for line, c in csv_rows(text, CALIBRATION_COLUMNS, path)
     ]
     nominal = np.array([row[0] for row in rows])
@@ -151,11 +151,15 @@ def draw_calibration(path: Path) -> Drawn:
     plain_axes(axes)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
     axes.plot(nominal, covered, ".", color=SERIES[4], markersize=4, alpha=0.6)
-    axes.plot(levels, [covered[nominal == x].mean() for x in levels], "o-", color=SERIES[0], markersize=5)
+    labels = np.array([row[3] for row in rows])
+    for place, n in enumerate(np.unique(labels).tolist()):
+        means = [covered[(nominal == x) & (labels == n)].mean() for x in levels]
+        axes.plot(levels, means, "o-", color=SERIES[place % len(SERIES)], markersize=5, label=f"{n} labels")
+    axes.legend(frameon=False)
     axes.set_xlabel("promised coverage")
     axes.set_ylabel("covered")
     caption = (
-        "Share of new measurements inside the interval; line: mean over assays, dots: assays, dashes: as promised."
+        "Share of new measurements inside the interval; lines: means over assays, dots: assays, dashes: as promised."
     )
     return Drawn(
         "calibration", "Do intervals hold what they promise?", caption, to_svg(figure), CALIBRATION_COLUMNS, rows

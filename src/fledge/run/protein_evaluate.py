@@ -12,9 +12,11 @@ from rich.table import Table
 
 from fledge.core import stats
 from fledge.core.errors import ConfigError
+from fledge.core.files import to_csv, write_text
 from fledge.core.records import Result, write_curves, write_results
 from fledge.data.assays import Library
 from fledge.protein.baselines import BASELINES
+from fledge.protein.coverage import Covered, coverage, mean_coverage
 from fledge.protein.evaluate import CONTEXT_ONLY, META, SHUFFLED, Measured, Protocol, curves_of, evaluate, table
 from fledge.protein.weights import load_prior
 from fledge.report.protein import write_protein_report
@@ -56,11 +58,13 @@ def evaluate_folder(
     repeats: int = 2,
     limit: int = 0,
     weights: Path | None = None,
+    intervals: bool = True,
     tell: Callable[[str], None] = lambda line: None,
 ) -> EvaluationRun:
     """Rank the test assays of a split (all of them for "all"), beside trivial rankings.
 
-    What the weights were trained on is left out, and told.
+    What the weights were trained on is left out, and told. `intervals` also asks how often intervals hold new
+    measurements, from 30 labels on: calibration.csv, and its picture.
 
     Raises:
         ConfigError: the folder to write to is there already, or no assay is left.
@@ -78,12 +82,26 @@ def evaluate_folder(
     if not names:
         raise ConfigError("No assay is left that the weights were not trained on. Make weights with another split.")
     protocol = Protocol(shots=shots, repeats=repeats, arms=(META, CONTEXT_ONLY, SHUFFLED, *BASELINES))
-    found = evaluate(prior, [library.read(name) for name in names], protocol, tell=tell)
+    assays = [library.read(name) for name in names]
+    found = evaluate(prior, assays, protocol, tell=tell)
+    held = coverage(assays, protocol, weights=weights, tell=tell) if intervals else []
     out.mkdir(parents=True)
     write_curves(out / "curves.csv", curves_of(found))
-    write_results(out / "results.csv", results_of("protein", found))
+    write_results(out / "results.csv", [*results_of("protein", found), *coverage_results("protein", held)])
+    if held:
+        rows = [(row.nominal, row.covered, row.assay, row.n, row.width) for row in held]
+        write_text(out / "calibration.csv", to_csv(("nominal", "covered", "assay", "n", "width"), rows))
     write_protein_report(out)
     return EvaluationRun(out, found)
+
+
+def coverage_results(study: str, held: Sequence[Covered]) -> list[Result]:
+    """Mean coverage over assays of each promise after each number of labels."""
+    counts = {key: sum((row.n, row.nominal) == key for row in held) for key in mean_coverage(held)}
+    return [
+        Result(study, META, f"coverage of {level:.0%} intervals after {n} labels", value, None, None, counts[n, level])
+        for (n, level), value in mean_coverage(held).items()
+    ]
 
 
 def results_of(study: str, found: Sequence[Measured], prefix: str = "") -> list[Result]:

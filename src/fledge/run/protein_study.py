@@ -35,6 +35,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "without-context": {"context": False},
     "without-augmentation": {"augment_prob": 0.0},
     "mse": {"loss": "mse"},
+    "reptile": {"rule": "reptile"},
+    "maml": {"rule": "maml", "context": False},
 }
 """Arm → what it changes in meta-training."""
 

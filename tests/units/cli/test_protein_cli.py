@@ -11,7 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protein"))
 
-from conftest import WILD, additive, weights  # noqa: F401
+from protein_cases import WILD, additive, weights  # noqa: F401
+
 from fledge.cli.main import main
 from fledge.core.records import read_curves, read_results
 
@@ -83,13 +84,15 @@ def test_a_wrong_wild_type_is_one_line(file, capsys):
 
 def test_a_folder_is_evaluated_beside_baselines(library, weights, tmp_path, capsys):  # noqa: F811
     out = tmp_path / "out"
-    words = ["--data", str(library), "--out", str(out), "--shots", "0,8", "--split", "all", "--limit", "2"]
+    words = ["--data", str(library), "--out", str(out), "--shots", "0,32", "--split", "all", "--limit", "2"]
     assert main(["protein", "evaluate", *words, "--repeats", "1", "--weights", str(weights)]) == 0
     curves = read_curves(out / "curves.csv")
     assert set(curves.recipe) >= {"meta", "ridge", "mutation-count", "blosum62", "shuffled-labels"}
     assert set(curves.x_unit) == {"shot"}
     assert read_results(out / "results.csv")[0].n == 2
     assert "P1_X" in (out / "report.html").read_text()
+    assert (out / "calibration.csv").read_text().startswith("nominal,covered,assay,n,width")
+    assert "Do intervals hold what they promise?" in (out / "report.html").read_text()
 
 
 def test_what_is_there_is_not_overwritten(library, tmp_path, capsys):

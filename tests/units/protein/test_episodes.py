@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from protein_cases import SMALL, WILD, additive
 
-from conftest import SMALL, WILD, additive
 from fledge.core.errors import ConfigError, DataError
 from fledge.data.assays import Assay
 from fledge.protein.episodes import WILD as WILD_ROW
 from fledge.protein.episodes import episode, plan, standardised, walk
 from fledge.protein.pretrain import begin, chunk_plan, make_chunk
-from fledge.protein.tasks import bucket, task_arrays
-from fledge.run.protein_pretrain import MemberSettings, group_of, train_members
+from fledge.protein.tasks import bucket, spans_of, task_arrays
+from fledge.run.protein_pretrain import MemberSettings, groups_of, kept_apart, train_members
 
 ASSAYS = [additive(0), additive(1), additive(2, wild_type=WILD[::-1])]
 ARRAYS = task_arrays(ASSAYS)
@@ -99,9 +99,25 @@ def test_training_takes_the_loss_down():
     settings = replace(SMALL, n_steps=160, chunk=40, learning_rate=1e-2, dropout=0.0, augment_prob=0.0)
     chunk, state, losses = make_chunk(settings), begin(0, settings), []
     for number in range(4):
-        state, found = chunk(state, ARRAYS, chunk_plan(COUNTS, number, settings, 0))
+        state, found = chunk(state, (ARRAYS,), chunk_plan([COUNTS], number, settings, 0))
         losses.append(float(found.mean()))
     assert losses[-1] < losses[0] - 0.03
+
+
+@pytest.mark.parametrize("change", [{"rule": "reptile"}, {"rule": "maml", "context": False}])
+def test_other_rules_of_meta_training_change_the_model(change):
+    settings = replace(SMALL, chunk=1, inner_steps=1, shots=(8,), **change)
+    before = begin(0, settings).model
+    chunk, state = make_chunk(settings), begin(0, settings)
+    for number in range(2):  # the first step's learning rate is 0
+        state, loss = chunk(state, (ARRAYS,), chunk_plan([COUNTS], number, settings, 0))
+    assert np.isfinite(loss).all()
+    assert not np.allclose(before.additive, state.model.additive)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ConfigError, match="Did you mean 'reptile'"):
+        make_chunk(replace(SMALL, rule="reptil"))
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
@@ -120,12 +136,47 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     assert all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (whole.members, again.members)), strict=True))
 
 
+def test_checkpoints_of_another_training_are_refused(tmp_path):
+    train_members(ASSAYS, MemberSettings(n_members=1, train=SMALL), folder=tmp_path)
+    with pytest.raises(ConfigError, match="of another training"):
+        train_members(ASSAYS, MemberSettings(n_members=1, train=replace(SMALL, learning_rate=0.1)), folder=tmp_path)
+
+
+def test_the_model_that_ranks_the_validation_assays_best_is_taken(monkeypatch):
+    told = iter([0.5, 0.2])
+    monkeypatch.setattr("fledge.run.protein_pretrain._judge", lambda apart, settings: lambda model: {"x": next(told)})
+    settings = MemberSettings(n_members=1, validation=0.25, train=SMALL)
+    found = train_members([*ASSAYS, additive(3)], settings)
+    assert found.about["validation"]["members"] == [{"step": 4, "agreement": 0.5}]
+    assert len(found.about["train"]) == 3
+
+
+def test_validation_assays_are_alike_to_no_training_assay():
+    apart = kept_apart([*ASSAYS, additive(3)], 0.25)
+    assert [assay.name for assay in apart] == ["additive-2"]  # the others are of one protein
+
+
 def test_too_few_assays_are_refused():
-    with pytest.raises(ConfigError, match="A step takes 2 tasks of alike length, but there are 1"):
+    with pytest.raises(ConfigError, match="A step takes 2 tasks, but there are 1"):
         train_members(ASSAYS[:1], MemberSettings(train=SMALL))
 
 
-def test_groups_take_turns_in_proportion():
-    turns = [group_of(i, [np.zeros(3), np.zeros(1)]) for i in range(8)]
-    assert [group for group, _ in turns].count(1) == 2
-    assert len(set(turns)) == 8
+def test_short_and_long_proteins_are_apart_where_there_are_enough():
+    long = [additive(i, wild_type=WILD * 6) for i in (7, 8)]
+    assert [len(group) for group in groups_of([*ASSAYS, *long], SMALL)] == [3, 2]
+    assert [len(group) for group in groups_of(ASSAYS, SMALL)] == [3]
+
+
+def test_a_window_shows_only_variants_inside_of_it(cut):
+    spans = [spans_of(assay) for assay in ASSAYS]
+    drawn = plan(COUNTS, 0, n_steps=4, n_tasks=2, n_rows=200, shots=(4,), spans=spans, window=7)
+    for task, rows, start in zip(drawn.tasks.ravel(), drawn.rows.reshape(8, -1), drawn.starts.ravel(), strict=True):
+        sites = ASSAYS[task].variants.sites[rows[rows >= 0], 0]
+        assert sorted(set(sites.tolist())) == list(range(start, start + 7))
+
+
+def test_a_window_is_an_episode_of_a_part_of_the_protein():
+    rows = jnp.array([[3 * 19], [5 * 19 + 1]])  # at sites 3 and 5
+    found = episode(jax.random.key(0), ARRAYS, jnp.array(0), rows, jnp.array(1), jnp.array(3), window=8)
+    assert found.rows.sites[:, 0].tolist() == [0, 2]
+    assert found.wild_type.tolist() == ARRAYS.wild_types[0, 3:11].tolist()

@@ -6,12 +6,14 @@ import warnings
 
 import numpy as np
 import pytest
+from protein_cases import WILD, additive
 
-from conftest import WILD, additive
 from fledge.core.errors import ConfigError, DataError
 from fledge.data.mutations import Variants, all_singles
+from fledge.protein.adapt import _context
 from fledge.protein.estimator import FitnessEstimator
 from fledge.protein.ranking import COLUMNS
+from fledge.protein.weights import Prior, load_prior, save_prior
 
 ASSAY = additive(5)
 NAMES = ASSAY.variants.names(WILD)
@@ -207,6 +209,26 @@ def test_predicting_before_fitting_is_told():
 def test_a_nan_label_is_left_out(weights):
     model = FitnessEstimator(WILD, weights=weights).fit(["K2R", "A4G"], [np.nan, 1.0])
     assert model.n_labels_ == 1
+
+
+def test_parts_of_the_labels_use_the_programs_of_the_whole(weights, fitted):
+    """What compiles takes longest by far at the first call."""
+    before = _context._cache_size()
+    fitted.cross_validated_spearman()
+    FitnessEstimator(WILD, weights=weights, n_steps=0).fit(NAMES[:3], [1.0, 2.0, 3.0]).predict(NAMES[:2])
+    assert _context._cache_size() == before
+
+
+def test_a_model_without_context_learns_by_fine_tuning_alone(weights, tmp_path):
+    prior = load_prior(weights)
+    settings = {**prior.about["settings"], "context": False}
+    path = save_prior(tmp_path / "alone.safetensors", Prior(prior.members, {**prior.about, "settings": settings}))
+    names, scores = [NAMES[i] for i in SHOWN[:10]], ASSAY.scores[SHOWN[:10]]
+    models = [FitnessEstimator(WILD, weights=path, n_steps=n).fit(names, y) for n, y in ((0, scores), (0, -scores))]
+    assert np.array_equal(*(m.adapted_.predict(ASSAY.variants) for m in models))
+    tuned = FitnessEstimator(WILD, weights=path).fit(names, scores)
+    assert tuned.n_steps_ == 20
+    assert not np.allclose(tuned.adapted_.predict(ASSAY.variants), models[0].adapted_.predict(ASSAY.variants))
 
 
 def test_steps_follow_the_rule(weights):

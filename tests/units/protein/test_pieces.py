@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from protein_cases import WILD, additive
 
-from conftest import WILD, additive
 from fledge.core.errors import ConfigError, DataError
 from fledge.data.mutations import Variants, parse
 from fledge.data.residues import ALPHABET, BLOSUM62
