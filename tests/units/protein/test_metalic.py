@@ -68,8 +68,9 @@ def test_the_tokens_are_those_of_esm():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     transformers = pytest.importorskip("transformers")
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
     pytest.importorskip("esm2quinox")
+    torch.manual_seed(0)
     config = transformers.EsmConfig(
         vocab_size=33, hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64,
         position_embedding_type="rotary", token_dropout=True, emb_layer_norm_before=False, pad_token_id=1,
@@ -110,10 +111,10 @@ def test_two_assays_are_trained_on_end_to_end_with_features_from_disk(folder, tm
         return optax.apply_updates(model, updates), memory, loss
 
     losses = []
-    for i in range(40):
+    for i in range(200):
         model, memory, loss = step(model, memory, features[("one", "two")[i % 2]])
         losses.append(float(loss))
-    assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
 
 
 def test_features_on_disk_are_not_made_again(folder, tmp_path, monkeypatch):
