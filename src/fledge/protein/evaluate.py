@@ -103,8 +103,15 @@ def _arms(
         else:
             shown = np.random.default_rng(repeat).permutation(labels) if arm == SHUFFLED else labels
             tuning = 0 if arm == CONTEXT_ONLY else steps
-            how = {"kind": kind, "seed": repeat, "in_context": prior.in_context}
-            adapted = adapt(prior.members, assay.wild_type, [(support, shown)], n_steps=tuning, **how)
+            adapted = adapt(
+                prior.members,
+                assay.wild_type,
+                [(support, shown)],
+                n_steps=tuning,
+                kind=kind,
+                seed=repeat,
+                in_context=prior.in_context,
+            )
             v = adapted.predict(query).mean(axis=0)
         yield Measured(arm, assay.name, repeat, n, spearman(v, truth))
 

@@ -125,11 +125,12 @@ def reordered_loss(
 
     Without context, the loss of all labelled rows.
     """
+    known = jnp.asarray(data.rows.known)
     if not settings.context:
         v = model.without_context(data.wild_type, data.rows, data.kind)
-        return ranking_loss(settings.loss, v, data.targets, data.rows.known)
-    asked = data.rows.known & jax.random.bernoulli(key, 0.5, data.rows.known.shape)
-    shown = data.rows.known & ~asked
+        return ranking_loss(settings.loss, v, data.targets, known)
+    asked = known & jax.random.bernoulli(key, 0.5, known.shape)
+    shown = known & ~asked
     labels = jnp.where(shown, standardised(data.targets, shown), 0.0)
     rows = eqx.tree_at(lambda r: (r.labels, r.known), data.rows, (labels, shown))
     return ranking_loss(settings.loss, model.context(data.wild_type, rows, data.kind)[1], data.targets, asked)
@@ -139,7 +140,7 @@ def task_gradient(
     model: SiteTokenModel, data: Episode, settings: PretrainSettings, key: Key[Array, ""]
 ) -> tuple[Float[Array, ""], SiteTokenModel]:
     """The loss of a task and what stands for its gradient, by the rule of the settings."""
-    steps = {"n_steps": settings.inner_steps, "learning_rate": settings.inner_rate}
+    n_steps, rate = settings.inner_steps, settings.inner_rate
 
     def inner(model: SiteTokenModel, k: Key[Array, ""]) -> Array:
         return reordered_loss(model, data, settings, k)
@@ -148,8 +149,8 @@ def task_gradient(
         return episode_loss(model, data, settings, k)
 
     if settings.rule == "maml":
-        return jax.value_and_grad(lambda m: maml_loss(inner, outer, m, key, **steps))(model)
-    return inner(model, key), reptile_direction(inner, model, key, **steps)
+        return jax.value_and_grad(lambda m: maml_loss(inner, outer, m, key, n_steps=n_steps, learning_rate=rate))(model)
+    return inner(model, key), reptile_direction(inner, model, key, n_steps=n_steps, learning_rate=rate)
 
 
 @lru_cache(maxsize=8)
