@@ -14,13 +14,12 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two devices, so that seeds can be spread. Little optimisation: these programs run for milliseconds and would compile
-# for seconds. Without fusion emitters, and in one piece, XLA compiles them three times as fast.
+# for seconds.
 _FLAGS = {
     "xla_force_host_platform_device_count": "2",
     "xla_cpu_multi_thread_eigen": "false",
     "xla_backend_optimization_level": "0",
     "xla_llvm_disable_expensive_passes": "true",
-    "xla_cpu_use_fusion_emitters": "false",
     "xla_cpu_parallel_codegen_split_count": "1",
 }
 os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={value}" for name, value in _FLAGS.items()))

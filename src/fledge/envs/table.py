@@ -60,7 +60,7 @@ FAMILIES: dict[str, FamilyRow] = {
     "gridnav-large": FamilyRow(_GRIDNAV, "25×25 grid, 50 steps", _HYPER, {"size": 25, "horizon": 50}),
     "gridnav-quadrants": FamilyRow(
         _GRIDNAV,
-        "5×5 grid, centre start, goals in the upper right quadrant; in ood in the lower left one",
+        "5×5 grid, goals in the upper right quadrant; ood: in the lower left one",
         _CONSISTENCY,
         {"start": "centre", "goals": "upper-right", "ood_goals": "lower-left"},
     ),
@@ -229,7 +229,7 @@ FAMILIES: dict[str, FamilyRow] = {
     ),
     "point-nav-arcs-sparse": FamilyRow(
         "fledge.envs.pointnav:PointNav",
-        "2D navigation paid near the goal, on the right arc; in ood on the left one",
+        "2D navigation paid near the goal, on the right arc; ood: on the left",
         _CONSISTENCY,
         {"goals": "right", "ood_goals": "left", "reward": "sparse"},
     ),

@@ -61,7 +61,7 @@ def test_every_agent_can_learn_on_from_where_training_ended(name):
 def test_parameters_and_normalisers_go_on_but_the_optimiser_starts_anew(rl2):
     _, learner, state = rl2
     state = jax.tree.map(lambda x: x + 1 if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
-    begun = carry_over(jax.jit(learner.init)(jax.random.key(2)), state)
+    begun = carry_over(jax.jit(lambda key: learner.init(key))(jax.random.key(2)), state)
     np.testing.assert_array_equal(ravel_pytree(begun.agent)[0], ravel_pytree(state.agent)[0])
     assert float(begun.rewards.stats.mean) == float(state.rewards.stats.mean) != 0.0
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(begun.optimiser) if x.dtype == jnp.float32)
