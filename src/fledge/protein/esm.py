@@ -134,6 +134,14 @@ def _random(text: str, layer: int, seed: int) -> Encoder:
     return Encoder(model, layer, f"random-{seed}-{sizes}", trained=False)
 
 
+def _usual(name: str) -> str:
+    """The name of an array, whichever version of transformers wrote it (some call a norm's scale and shift so)."""
+    name = name.removeprefix("esm.")
+    for other, usual in ((".gamma", ".weight"), (".beta", ".bias")):
+        name = name.removesuffix(other) + usual if name.endswith(other) else name
+    return name
+
+
 def _from_folder(folder: Path, layer: int) -> Encoder:
     config_file, weights = folder / "config.json", folder / "model.safetensors"
     for file in (config_file, weights):
@@ -145,7 +153,7 @@ def _from_folder(folder: Path, layer: int) -> Encoder:
     config = json.loads(config_file.read_text(encoding="utf-8"))
     try:
         with safe_open(weights, framework="numpy") as file:
-            arrays = {name.removeprefix("esm."): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {_usual(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
         raise DataError(f"{weights} is damaged ({error}). Download it again.") from None
     return Encoder(_filled(config, arrays, weights), layer, _digest(weights))
