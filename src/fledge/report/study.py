@@ -8,6 +8,7 @@ from typing import Any
 
 from fledge.core.files import write_text
 from fledge.core.records import Result
+from fledge.core.stats import Estimate
 from fledge.report.figures import draw_curves
 from fledge.report.page import save_figures, templates
 from fledge.report.read import read_runs
@@ -46,15 +47,16 @@ def _section(name: str, number: int, folders: Sequence[Path], results: Sequence[
     figures: list[Drawn] = [draw_curves(panel, f"curve-{number}") for panel in panels]
     figures += [draw_curves(panel, f"learning-{number}") for panel in learning(runs)[:1]]
     sentence = "no adaptation curve to summarise."
-    if panels and panels[0].is_trial:
-        totals = {line.label: line.total for line in panels[0].lines}
-        ordered = sorted(totals, key=lambda label: -float(totals[label].value))
-        parts = [f"{label} {interval(totals[label])}" for label in ordered if label != OPTIMUM]
-        parts += [f"the optimum is {interval(totals[OPTIMUM])}"] if OPTIMUM in totals else []
+    if panels:
+        whole = panels[0].is_trial
+        ends = {line.label: line.total if whole else _last(line.estimate) for line in panels[0].lines}
+        ordered = sorted(ends, key=lambda label: -float(ends[label].value))
+        parts = [f"{label} {interval(ends[label])}" for label in ordered if label != OPTIMUM]
+        parts += [f"the optimum is {interval(ends[OPTIMUM])}"] if OPTIMUM in ends else []
         sentence = "; ".join(parts) + "."
-    elif panels:
-        last = {line.label: line.estimate for line in panels[0].lines}
-        sentence = "; ".join(
-            f"{label} {interval(e._replace(value=e.value[-1], lo=e.lo[-1], hi=e.hi[-1]))}" for label, e in last.items()
-        )
     return {"name": name, "page": f"{name}/report.html", "results": results, "figures": figures, "sentence": sentence}
+
+
+def _last(curve: Estimate) -> Estimate:
+    """The last point of a curve."""
+    return curve._replace(value=curve.value[-1], lo=curve.lo[-1], hi=curve.hi[-1])

@@ -29,6 +29,7 @@ from fledge.report.figures import draw_curves, draw_profile
 from fledge.report.page import write_report
 from fledge.report.paths import _lanes, choose, draw_walks
 from fledge.report.read import read_run, read_runs
+from fledge.report.study import write_study
 from fledge.report.style import spread
 from fledge.report.summarise import adaptation, changes, duels, interval, learning, sentences, show
 
@@ -379,3 +380,18 @@ def test_a_run_measured_at_one_episode_is_summarised_too(tmp_path):
     write_curves(folder / "curves.csv", curves.where(x=1))
     page = write_report([folder], tmp_path / "report.html").read_text()
     assert "once reaches" in page
+
+
+@pytest.mark.parametrize("n_episodes", [1, 2])
+def test_a_study_of_cases_tells_its_arms_from_best_to_worst(tmp_path, n_episodes):
+    arms = {"worst": 1.0, "best": 3.0, "optimum": 9.0, "middle": 2.0}
+    for arm, value in arms.items():
+        folder = folders.gridnav_folder(tmp_path / "case" / arm, name=arm, seeds=2, updates=2)
+        x = np.tile(np.arange(1, n_episodes + 1), 2)
+        seed = np.repeat([0, 1], n_episodes)
+        fixed = {"split": "test", "adapt": "default", "task": "t", "x_unit": "episode", "metric": "return"}
+        write_curves(folder / "curves.csv", Curves.of(recipe=arm, seed=seed, x=x, value=value, **fixed))
+    cases = {"case": ([tmp_path / "case" / arm for arm in arms], [])}
+    page = write_study("study", "about", cases, tmp_path / "report.html").read_text()
+    places = [page.index(f"{name} {arms[name] * n_episodes:.2f}") for name in ("best", "middle", "worst")]
+    assert places == sorted(places) and "the optimum is" in page
