@@ -76,6 +76,19 @@ def parts_sampler(estimator: Any, lifetime: Lifetime, *, share_task: bool = Fals
     return draw
 
 
+def paired_sampler(
+    estimator: GradientEstimator, reference: GradientEstimator, lifetime: Lifetime, *, share_task: bool = False
+) -> Sampler:
+    """Two estimates with the same luck side by side. What they have in common drops out of their difference, which is
+    `Moments.sc(-1)` of such draws."""
+    draws = [sampler(one, lifetime, share_task=share_task) for one in (estimator, reference)]
+
+    def draw(key: Key[Array, ""], eta: PyTree, task: Task) -> Float[Array, " both"]:
+        return jnp.concatenate([one(key, eta, task) for one in draws])
+
+    return draw
+
+
 def _shared(lifetime: Lifetime, key: Key[Array, ""], task: Task, share: bool) -> tuple[Task, Key[Array, ""]]:
     key_task, key = jax.random.split(key)
     return (lifetime.sample_task(key_task) if task is None and share else task), key
@@ -121,7 +134,13 @@ class Quality(NamedTuple):
 METRICS = ("bias2", "variance", "cosine")
 
 
-def judge(mean_of: Sequence[Moments], spread_of: Sequence[Moments], truth: Sequence[Moments], seed: int = 0) -> Quality:
+def judge(
+    mean_of: Sequence[Moments],
+    spread_of: Sequence[Moments],
+    truth: Sequence[Moments],
+    seed: int = 0,
+    bias_of: Sequence[Moments] | None = None,
+) -> Quality:
     """Quality of an estimator from its moments at each point.
 
     Args:
@@ -129,13 +148,21 @@ def judge(mean_of: Sequence[Moments], spread_of: Sequence[Moments], truth: Seque
         spread_of: its own moments.
         truth: of the gradient, exact or measured.
         seed: of the draws; one seed for all estimators, so that the truth is redrawn alike for them.
+        bias_of: moments of how far its estimates lie from unbiased ones with the same luck, where those were drawn;
+            the bias is then the mean of that, and no longer the difference of two means measured apart.
     """
     rng = np.random.default_rng(seed)
     dim = len(truth[0].mean)
-    noise = sum((np.trace(m.of_mean) + np.trace(t.of_mean)) / dim for m, t in zip(mean_of, truth, strict=True))
-    apart = [np.mean((m.mean - t.mean) ** 2) for m, t in zip(mean_of, truth, strict=True)]
     truths = [_redraw(rng, t) for t in truth]
-    means = [_redraw(rng, m) for m in mean_of]
+    if bias_of is None:
+        noise = sum((np.trace(m.of_mean) + np.trace(t.of_mean)) / dim for m, t in zip(mean_of, truth, strict=True))
+        apart = [m.mean - t.mean for m, t in zip(mean_of, truth, strict=True)]
+        means = [_redraw(rng, m) for m in mean_of]
+    else:
+        noise = sum(np.trace(b.of_mean) / dim for b in bias_of)
+        apart = [b.mean for b in bias_of]
+        means = [t + _redraw(rng, b) for t, b in zip(truths, bias_of, strict=True)]
+        mean_of = [Moments(t.n, t.mean + b.mean, t.covariance) for t, b in zip(truth, bias_of, strict=True)]
     # A redrawn mean has the noise twice: once in the sample, once in the draw.
     bias2 = np.mean([np.mean((m - t) ** 2, axis=1) for m, t in zip(means, truths, strict=True)], axis=0)
     bias2 = bias2 - 2 * noise / len(truth)
@@ -143,7 +170,7 @@ def judge(mean_of: Sequence[Moments], spread_of: Sequence[Moments], truth: Seque
     variances = np.array([s.variance for s in spread_of])
     chosen = rng.integers(0, len(truth), (N_DRAWS, len(truth)))
     return Quality(
-        float(np.mean(apart) - noise / len(truth)),
+        float(np.mean(np.square(apart)) - noise / len(truth)),
         float(variances.mean()),
         float(np.mean([cosine(m.mean[None], t.mean[None])[0] for m, t in zip(mean_of, truth, strict=True)])),
         {"bias2": bias2, "variance": variances[chosen].mean(1), "cosine": cosines},

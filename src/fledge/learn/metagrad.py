@@ -29,7 +29,7 @@ from fledge.core.types import Task
 from fledge.learn.lifetimes import Lifetime, Objective, live, no_gradient, outer_weights, start_life
 from fledge.learn.surrogates import PolicyGradient, Surrogate
 
-Baseline = Literal["loo", "none", "fixed", "critic"]
+Baseline = Literal["loo", "none", "fixed", "critic", "critic-loo"]
 Weight = Callable[[Array], Array | float]
 """The outer weight w_n of batch n."""
 
@@ -42,7 +42,8 @@ class MetaGrad(GradientEstimator):
         sc_coef: λ of the sampling correction; 0 is the naive meta-gradient, 1 is unbiased. Bias is linear in 1 − λ.
         sc_discount: d in C_{n+1} = d (C_n + log P_n): forgets credit for old data; 1 keeps all of it.
         baseline: subtracted from R_n. `loo`: mean of the other lifetimes of this estimate (same η); `none`; `fixed`:
-            `constants`, one for each n; `critic`: the agent's own, which biases (B) back to the naive gradient.
+            `constants`, one for each n; `critic`: the agent's own, which biases (B) back to the naive gradient;
+            `critic-loo`: the critic, and the mean of what it leaves in the other lifetimes. Its mean is the critic's.
         constants: of the baseline `fixed`.
         surrogate: what the inner update ascends, and with it the update's Jacobian.
         window: K, updates that are back-propagated through (K + 1 batches are seen); None is all N.
@@ -79,9 +80,9 @@ class MetaGrad(GradientEstimator):
         check_window(self.window, self.start, self.lifetime.n_updates)
         if self.n_lifetimes < 1:
             raise ConfigError(f"n_lifetimes is 1 or more, not {self.n_lifetimes}.")
-        if self.baseline == "loo" and self.n_lifetimes < 2:
+        if self.baseline.endswith("loo") and self.n_lifetimes < 2:
             raise ConfigError(
-                "The leave-one-out baseline needs two lifetimes or more in an estimate, and n_lifetimes is 1. "
+                "A leave-one-out baseline needs two lifetimes or more in an estimate, and n_lifetimes is 1. "
                 "Raise it, or take baseline='none'."
             )
         if (self.baseline == "fixed") != (self.constants is not None):
@@ -98,7 +99,7 @@ class MetaGrad(GradientEstimator):
             biases.append(f"sampling correction weighed by {self.sc_coef:g} instead of 1")
         if self.sc_discount != 1:
             biases.append(f"sampling correction forgets (discount {self.sc_discount:g})")
-        if self.baseline == "critic":
+        if self.baseline.startswith("critic"):
             biases.append("the agent's own critic as baseline depends on the data that is to be credited")
         biases += jacobian_bias(self.surrogate)
         memory = "O(dim η)" if self.mode == "forward" else "O(K), one state each" if self.remat else "O(K)"
@@ -180,12 +181,16 @@ class MetaGrad(GradientEstimator):
         self, n: Int[Array, ""], lives: PyTree, data: PyTree, tasks: Task, returns: Float[Array, " life"]
     ) -> Float[Array, " life"]:
         if self.baseline == "loo":
-            return (jnp.sum(returns) - returns) / (self.n_lifetimes - 1)
-        if self.baseline == "critic":
-            return jax.vmap(self.lifetime.value)(lives, data, tasks)
+            return self._of_others(returns)
+        if self.baseline.startswith("critic"):
+            values = jax.vmap(self.lifetime.value)(lives, data, tasks)
+            return values if self.baseline == "critic" else values + self._of_others(returns - values)
         if self.constants is not None:
             return jnp.broadcast_to(self.constants[n], returns.shape)
         return jnp.zeros_like(returns)
+
+    def _of_others(self, x: Float[Array, " life"]) -> Float[Array, " life"]:
+        return (jnp.sum(x) - x) / (self.n_lifetimes - 1)
 
     def _window(self, key: Key[Array, ""]) -> tuple[Int[Array, ""], Weight]:
         """The window's first batch, and the weight of batch n in the outer objective."""

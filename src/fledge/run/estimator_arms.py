@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 
 from fledge.core.contracts import EstimatorCard, GradientEstimator
 from fledge.core.errors import ConfigError, unknown
-from fledge.learn.estimator_bench import Measure, Moments, parts_sampler, sampler
+from fledge.learn.estimator_bench import Measure, Moments, paired_sampler, parts_sampler, sampler
 from fledge.learn.estimator_problems import Grid, Point, Problem, make_problem
 from fledge.learn.estimators import make_estimator, refuse_shaped, require_card
 from fledge.learn.metagrad import MetaGrad
@@ -35,6 +35,8 @@ class EstimatorArm:
     share_task: bool = False
     sweep: tuple[float, ...] = ()
     twin: EstimatorArm | None = None
+    reference: EstimatorArm | None = None
+    """Unbiased, and drawn with the same luck; the bias is the mean of the difference."""
 
     @property
     def names(self) -> dict[str, float | None]:
@@ -61,9 +63,13 @@ class EstimatorArm:
 
     def measure(self, problem: Problem, objective: str) -> Measure:
         """What draws it."""
-        draw = parts_sampler if self.sweep else sampler
         made = self.make(problem, objective)
-        return Measure(draw(made, problem.lifetime, share_task=self.share_task), self.batch)
+        if self.reference is not None:
+            other = self.reference.make(problem, objective)
+            draw = paired_sampler(made, other, problem.lifetime, share_task=self.share_task)
+        else:
+            draw = (parts_sampler if self.sweep else sampler)(made, problem.lifetime, share_task=self.share_task)
+        return Measure(draw, self.batch)
 
 
 def arms_of(config: EstimatorCardSettings) -> list[EstimatorArm]:
@@ -86,12 +92,22 @@ def arms_of(config: EstimatorCardSettings) -> list[EstimatorArm]:
 def _arm(name: str, own: Mapping[str, Scalar], config: EstimatorCardSettings) -> EstimatorArm:
     if not isinstance(own.get("estimator"), str):
         raise ConfigError(f'arms.{name}: an arm names its estimator: estimator = "sc".')
-    twin = {key.removeprefix("twin."): value for key, value in own.items() if key.startswith("twin.")}
-    mine = {key: value for key, value in own.items() if not key.startswith("twin.")}
+    mine, twin, paired = (_part(own, prefix) for prefix in ("", "twin.", "paired."))
     arm = _plain(name, mine, config)
-    if not twin:
+    if not twin and not paired:
         return arm
-    return EstimatorArm(**{**arm.__dict__, "twin": _plain(f"{name} (twin)", {**mine, **twin}, config)})
+    other = _plain(f"{name} (twin)", {**mine, **twin}, config)
+    if paired:
+        if other.sweep:
+            raise ConfigError(f"arms.{name}: sweep and paired do not go together: give each λ an arm of its own.")
+        other = replace(other, reference=_plain(f"{name} (reference)", {**mine, **twin, **paired}, config))
+    return replace(arm, twin=other)
+
+
+def _part(own: Mapping[str, Scalar], prefix: str) -> dict[str, Scalar]:
+    """The settings with this prefix, without it; for "" those that have none."""
+    cut = {key: key[: key.find(".") + 1] for key in own}
+    return {key.removeprefix(prefix): value for key, value in own.items() if cut[key] == prefix}
 
 
 def _plain(name: str, own: Mapping[str, Scalar], config: EstimatorCardSettings) -> EstimatorArm:

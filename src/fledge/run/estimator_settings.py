@@ -48,7 +48,9 @@ class EstimatorCardSettings:
     arms: dict[str, dict[str, Scalar]] = field(default_factory=dict)
     """Arm → `estimator` and its settings. `n_estimates` and `batch` of its own; `share_task`: one task for all
     lifetimes of an estimate; `twin.…`: settings of a twin with the same mean but less variance, which the mean is
-    taken from (`twin.n_estimates`, `twin.share_task` …)."""
+    taken from (`twin.n_estimates`, `twin.share_task` …); `paired.…`: settings (laid over the twin's) of an unbiased
+    estimator that is drawn with the same luck: the bias is then the mean of the difference, which has much less noise
+    than the difference of two means that were measured apart."""
     only: tuple[str, ...] = ()
     """Arms to measure; empty: all of them."""
     sc_coefs: tuple[float, ...] = ()
