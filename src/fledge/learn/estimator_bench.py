@@ -51,6 +51,10 @@ class Moments(NamedTuple):
         mix = np.concatenate([np.eye(half), coef * np.eye(half)], axis=1)
         return Moments(self.n, mix @ self.mean, mix @ self.covariance @ mix.T)
 
+    def apart(self) -> Moments:
+        """Moments of the first minus the second, from those of pairs (what `paired_sampler` draws)."""
+        return self.sc(-1.0)
+
 
 Sampler = Callable[[Key[Array, ""], PyTree, Task], Float[Array, " eta"]]
 """One estimate as a flat vector."""
@@ -79,8 +83,8 @@ def parts_sampler(estimator: Any, lifetime: Lifetime, *, share_task: bool = Fals
 def paired_sampler(
     estimator: GradientEstimator, reference: GradientEstimator, lifetime: Lifetime, *, share_task: bool = False
 ) -> Sampler:
-    """Two estimates with the same luck side by side. What they have in common drops out of their difference, which is
-    `Moments.sc(-1)` of such draws."""
+    """Two estimates with the same luck side by side. What they have in common drops out of their difference,
+    whose moments are `Moments.apart`."""
     draws = [sampler(one, lifetime, share_task=share_task) for one in (estimator, reference)]
 
     def draw(key: Key[Array, ""], eta: PyTree, task: Task) -> Float[Array, " both"]:

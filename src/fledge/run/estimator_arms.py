@@ -61,6 +61,22 @@ class EstimatorArm:
         """What its estimator says of itself."""
         return require_card(self.make(problem, objective), self.name)
 
+    def check_reference(self, problem: Problem, objective: str) -> None:
+        """Nothing, if what its bias is measured against is unbiased by its own card.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        if self.reference is None:
+            return
+        card = self.reference.card(problem, objective)
+        faults = list(card.biased_by) if card.estimand == "lifetime" else [f"its estimand is {card.estimand}"]
+        if faults:
+            raise ConfigError(
+                f"paired: a bias is measured against an unbiased estimator, and this one is not: {'; '.join(faults)}. "
+                'Take one that is, as paired.sc_coef = 1 and paired.baseline = "loo".'
+            )
+
     def measure(self, problem: Problem, objective: str) -> Measure:
         """What draws it."""
         made = self.make(problem, objective)
@@ -174,6 +190,6 @@ class Bench:
         how, objective = self.config.truth, self.config.objective
         common = {"n_lifetimes": how.n_lifetimes, "expected": how.expected, "objective": objective}
         if how.estimator:
-            return make_estimator(how.estimator, self.problem.lifetime, common)
+            return make_estimator(how.estimator, self.problem.lifetime, {**common, "mode": how.mode})
         own = {"step": how.step, "richardson": how.richardson}
         return make_estimator("finite-differences", self.problem.lifetime, {**common, **own})

@@ -61,6 +61,7 @@ class EstimatorCardProgram:
             for one in (arm, *([arm.twin] if arm.twin else [])):
                 try:
                     one.make(bench.problem, config.objective)
+                    one.check_reference(bench.problem, config.objective)
                 except FledgeError as error:
                     found.append(f"{one.name}: {error}")
         names = every_name(config)
@@ -159,9 +160,13 @@ def judge_all(study: str, scale: str, bench: Bench, store: Store) -> list[Result
         for name, coef in arm.names.items():
             spread = [_of(store, arm, i, coef) for i in range(n_points)]
             mean = [_of(store, arm.twin, i, coef) for i in range(n_points)] if arm.twin else spread
-            qualities[name] = quality = judge(mean, spread, truth, config.seed)
+            bias = [m.apart() for m in mean] if arm.twin and arm.twin.reference else None
+            qualities[name] = quality = judge(mean, spread, truth, config.seed, bias)
             results += [_row(study, scale, config, name, metric, quality, spread[0].n) for metric in METRICS]
-            norm = np.mean([np.linalg.norm(m.mean - t.mean) for m, t in zip(mean, truth, strict=True)])
+            apart = (
+                [m.mean - t.mean for m, t in zip(mean, truth, strict=True)] if bias is None else [b.mean for b in bias]
+            )
+            norm = np.mean([np.linalg.norm(x) for x in apart])
             results.append(Result(study, name, "bias (norm)", float(norm), n=n_points))
             milliseconds = 1e3 * store.seconds(arm.name, n_points)
             results.append(Result(study, name, "milliseconds of an estimate", milliseconds, n=spread[0].n))

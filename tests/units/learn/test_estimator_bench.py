@@ -9,7 +9,7 @@ import pytest
 
 from fledge.core.contracts import EstimatorCard, GradientEstimator
 from fledge.core.errors import ConfigError, ContractError
-from fledge.learn.estimator_bench import Moments, Quality, cosine, frontier, ignored, judge
+from fledge.learn.estimator_bench import Measure, Moments, Quality, cosine, frontier, ignored, judge, paired_sampler
 from fledge.learn.estimator_check import check_estimator, require_estimator
 from fledge.learn.estimators import ESTIMATORS, make_estimator, require_card
 from fledge.learn.lifetime_bandit import golden_bandit
@@ -71,6 +71,30 @@ def test_sampling_noise_is_taken_out_of_the_squared_bias():
         moments = Moments(10, draws.mean(0), np.cov(draws.T))
         found.append(judge([moments], [moments], [EXACT]).bias2)
     assert abs(np.mean(found)) < 4 * np.std(found) / 200**0.5
+
+
+@pytest.fixture(scope="module")
+def critic_beside_unbiased():
+    """4,000 pairs on the golden bandit: the critic as baseline, and leave-one-out alone, on the same lives."""
+    critic, unbiased = (MetaGrad(LIFETIME, objective="final", n_lifetimes=4, baseline=b) for b in ("critic-loo", "loo"))
+    return Measure(paired_sampler(critic, unbiased, LIFETIME), 4_000)(jax.random.key(0), ETA, TASK, 4_000)
+
+
+def test_a_critic_with_leave_one_out_has_the_bias_of_the_critic(critic_beside_unbiased):
+    """A perfect critic leaves the naive gradient: bias (d/dη, d/dθ_0) of the golden table."""
+    found = critic_beside_unbiased.apart()
+    known = np.array([-0.02073, 0.07481 - 0.19395, -0.03190 + 0.10237, -0.04291 + 0.09158])
+    error = np.sqrt(np.diag(found.of_mean))
+    assert np.all(np.abs(found.mean - known) < 4 * error)
+    assert np.linalg.norm(known) > 10 * np.linalg.norm(error)
+
+
+def test_a_bias_is_judged_by_pairs_where_they_were_drawn(critic_beside_unbiased):
+    known, nobody = 0.14672**2 + 0.02073**2, Moments(1, np.zeros(4), np.eye(4))
+    quality = judge([nobody], [nobody], [nobody], bias_of=[critic_beside_unbiased.apart()])
+    lo, hi = np.quantile(quality.draws["bias2"], [0.001, 0.999])
+    assert lo < known / 4 < hi
+    assert hi < 2 * known / 4
 
 
 def test_the_cosine_of_a_gradient_that_is_nought_is_nought():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import fledge
@@ -43,6 +45,15 @@ def test_a_finished_card_is_judged_again_without_being_measured_again(card):
     assert [row.value for row in again.results] == [row.value for row in card.results]
 
 
+def test_an_arm_measured_beside_an_unbiased_one_has_a_bias_of_its_own(tmp_path):
+    arm = {"estimator": "sc", "sc_coef": 0.0, "paired.sc_coef": 1.0}
+    small = {"scale": "smoke", "out": tmp_path / "run", "quiet": True, "estimators": [], "claims": []}
+    run = fledge.run("estimator-card", **small, arms={"half": arm}, only=["half"])
+    cosine = {row.arm: row.value for row in run.results if row.metric == "cosine"}
+    assert -1 <= cosine["half"] <= 1
+    assert len(json.loads((run.dir / "moments.json").read_text())["half (twin) @ 0"]["mean"]) % 2 == 0
+
+
 def settings(**changes):
     return EstimatorCardSettings(**{"estimators": ("sc",), **changes})
 
@@ -55,6 +66,11 @@ def settings(**changes):
         ({"arms": {"long": {"estimator": "sc", "window": 9}}}, "A window of 9 updates was asked for"),
         ({"arms": {"ranked": {"estimator": "es", "shaping": "rank"}}}, "ranked shapes its fitness"),
         ({"arms": {"x": {"window": 1}}}, "an arm names its estimator"),
+        (
+            {"arms": {"x": {"estimator": "sc", "paired.sc_coef": 0.5}}},
+            "correction weighed by 0.5 instead of 1",
+        ),
+        ({"arms": {"x": {"estimator": "sc", "paired.sc_coef": 1.0, "sweep": True}}, "sc_coefs": (0.5,)}, "do not go"),
         ({"claims": ("bias: sc > es",)}, "is not of the form"),
         ({"published": {"sk: cosine": 1.0}}, "published: There is no arm 'sk'. Did you mean 'sc'?"),
         ({"estimators": ()}, "name at least one estimator"),
