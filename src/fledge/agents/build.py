@@ -37,7 +37,8 @@ class MemoryAgentSettings:
     beside the embedded observation ("state" is the same and insists on it: RNN+S); "hyper" generates the policy's
     weights from it and "film" scales and shifts its units, and the policy's input is the observation. `hyper_init` is
     theirs alone. `latent_size` d puts a linear layer of width 2d between memory and policy (a mean and a log-variance,
-    where a method reads them so: d_lat of agents that infer the task); 0 leaves it out.
+    where a method reads them so: d_lat of agents that infer the task); 0 leaves it out. `bounded_mean` keeps the mean
+    of continuous actions within their bounds (`fledge.nets.policy.ActionHead`).
     """
 
     kind: str = "rl2"
@@ -56,6 +57,7 @@ class MemoryAgentSettings:
     latent_embedding: int = 0
     state_embedding: int = 0
     normalise_observations: bool = False
+    bounded_mean: bool = False
 
 
 PRESETS: dict[str, tuple[tuple[str, ...], str | None]] = {
@@ -167,6 +169,7 @@ def make_policy(
         "latent_embedding": settings.latent_embedding,
         "state_embedding": settings.state_embedding,
         "activation": settings.activation,
+        "bounded_mean": settings.bounded_mean,
     }
     if settings.kind in PER_TASK:
         del sizes["latent_embedding"]

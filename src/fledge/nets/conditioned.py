@@ -50,6 +50,7 @@ class ConditionedActorCritic(eqx.Module):
         latent_embedding: int = 25,
         state_embedding: int = 0,
         activation: str = "tanh",
+        bounded_mean: bool = False,
     ) -> ConditionedActorCritic:
         """Random weights.
 
@@ -69,6 +70,7 @@ class ConditionedActorCritic(eqx.Module):
             latent_embedding: width of z; 0 takes the latent itself.
             state_embedding: width of s̃; 0 takes the state itself.
             activation: of embeddings and hidden layers.
+            bounded_mean: see `ActionHead`.
 
         Raises:
             ConfigError: an unknown conditioning or initialisation.
@@ -80,7 +82,7 @@ class ConditionedActorCritic(eqx.Module):
         embed_latent = Linear.framework(key_latent, latent_size, latent_embedding) if latent_embedding else None
         embed_state = Linear.framework(key_state, n_state, state_embedding) if state_embedding else None
         n_in, n_z = state_embedding or n_state, latent_embedding or latent_size
-        head = ActionHead.init(action_space)
+        head = ActionHead.init(action_space, bounded=bounded_mean)
         out_init, out_gain = head.out_init
 
         def sample_actor(key: Key[Array, ""]) -> MLP:
@@ -120,6 +122,7 @@ class ConditionedActorCritic(eqx.Module):
         hidden: Sequence[int] = (),
         state_embedding: int = 0,
         activation: str = "tanh",
+        bounded_mean: bool = False,
     ) -> ConditionedActorCritic:
         """Networks that a one-hot task id picks: heads of their own on shared layers, or nothing shared at all.
 
@@ -135,11 +138,12 @@ class ConditionedActorCritic(eqx.Module):
             hidden: hidden sizes of actor and critic each.
             state_embedding: width of s̃; 0 takes the state itself.
             activation: of the embedding and hidden layers.
+            bounded_mean: see `ActionHead`.
         """
         key_state, key_actor, key_critic = jax.random.split(key, 3)
         n_state = observation_space.n_features
         embed_state = Linear.init(key_state, n_state, state_embedding) if state_embedding else None
-        head = ActionHead.init(action_space)
+        head = ActionHead.init(action_space, bounded=bounded_mean)
         out_init, out_gain = head.out_init
         only = (f"layers.{len(hidden)}",) if heads_only else ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from fledge.core.distributions import Categorical, DiagonalNormal, Distribution
-from fledge.core.errors import ContractError
+from fledge.core.errors import ConfigError, ContractError
 from fledge.core.spaces import Box, Discrete, Space
 from fledge.nets.blocks import MLP, Linear, activate
 
@@ -20,22 +21,32 @@ class ActionHead(eqx.Module):
 
     Discrete: logits. Continuous: the mean of a diagonal normal whose log standard deviation is a parameter of its own,
     the same in every state (floor 1e-6 on the standard deviation).
+
+    A *bounded* mean goes through tanh onto the box's bounds. Without that the mean of a policy that was trained for
+    long lies far outside, where noise changes nothing that the environment sees: what it does there it can hardly
+    unlearn.
     """
 
     space: Space
     log_std: Float[Array, " act"] | None
+    bounded: bool = eqx.field(static=True, default=False)
 
     @classmethod
-    def init(cls, space: Space, *, init_std: float = 1.0) -> ActionHead:
+    def init(cls, space: Space, *, init_std: float = 1.0, bounded: bool = False) -> ActionHead:
         """The head for a space.
 
         Raises:
             ContractError: the space is neither `Discrete` nor `Box`.
+            ConfigError: a bounded mean where actions have no bounds.
         """
         if isinstance(space, Discrete):
             return cls(space, None)
         if isinstance(space, Box):
-            return cls(space, jnp.full(space.size, jnp.log(init_std)))
+            if bounded and not (math.isfinite(space.low) and math.isfinite(space.high)):
+                raise ConfigError(
+                    f"bounded_mean = true needs actions with bounds; this environment's lie in [{space.low}, {space.high}]."
+                )
+            return cls(space, jnp.full(space.size, jnp.log(init_std)), bounded)
         raise ContractError(f"Actions must come from Discrete or Box; this environment has {type(space).__name__}.")
 
     @property
@@ -51,6 +62,9 @@ class ActionHead(eqx.Module):
     def __call__(self, outputs: Float[Array, "*batch out"]) -> Distribution:
         if self.log_std is None:
             return Categorical(outputs)
+        if self.bounded:
+            low, high = self.space.low, self.space.high
+            outputs = low + 0.5 * (high - low) * (1 + jnp.tanh(outputs))
         return DiagonalNormal(outputs, jnp.broadcast_to(jnp.maximum(self.log_std, jnp.log(1e-6)), outputs.shape))
 
     def sample_noise(self, key: Key[Array, ""]) -> Float[Array, " out"]:
@@ -85,6 +99,7 @@ class ActorCritic(eqx.Module):
         latent_embedding: int = 0,
         state_embedding: int = 0,
         activation: str = "tanh",
+        bounded_mean: bool = False,
     ) -> ActorCritic:
         """Random weights; see `nets.blocks.MLP` for the initialisers.
 
@@ -97,13 +112,14 @@ class ActorCritic(eqx.Module):
             latent_embedding: width of the latent's embedding; 0 for none.
             state_embedding: width of the state's embedding; 0 keeps the state away from the policy (latent only).
             activation: of embeddings and hidden layers.
+            bounded_mean: see `ActionHead`.
         """
         key_latent, key_state, key_actor, key_critic = jax.random.split(key, 4)
         embed_latent = Linear.init(key_latent, latent_size, latent_embedding) if latent_embedding else None
         n_state = observation_space.n_features
         embed_state = Linear.init(key_state, n_state, state_embedding) if state_embedding else None
         n_in = (latent_embedding or latent_size) + state_embedding
-        head = ActionHead.init(action_space)
+        head = ActionHead.init(action_space, bounded=bounded_mean)
         out_init, out_gain = head.out_init
         actor = MLP.init(
             key_actor, n_in, hidden, head.n_outputs, activation=activation, out_init=out_init, out_gain=out_gain
