@@ -93,9 +93,7 @@ class ConditionedActorCritic(eqx.Module):
         def sample_critic(key: Key[Array, ""]) -> MLP:
             return MLP.init(key, n_in, hidden, 1, activation=activation)
 
-        def generator(
-            key: Key[Array, ""], sample: Callable[[Key[Array, ""]], MLP], last_gain: float
-        ) -> HyperNetwork | FiLM:
+        def generator(key: Key[Array, ""], sample: Callable[..., MLP], last_gain: float) -> HyperNetwork | FiLM:
             if conditioning == "film":
                 return FiLM.init(key, sample, n_z, init=hyper_init)
             gains = {f"layers.{len(hidden)}": last_gain}

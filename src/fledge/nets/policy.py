@@ -29,7 +29,8 @@ class ActionHead(eqx.Module):
 
     space: Space
     log_std: Float[Array, " act"] | None
-    bounded: bool = eqx.field(static=True, default=False)
+    bounds: tuple[float, float] | None = eqx.field(static=True, default=None)
+    """Of a bounded mean."""
 
     @classmethod
     def init(cls, space: Space, *, init_std: float = 1.0, bounded: bool = False) -> ActionHead:
@@ -42,11 +43,10 @@ class ActionHead(eqx.Module):
         if isinstance(space, Discrete):
             return cls(space, None)
         if isinstance(space, Box):
-            if bounded and not (math.isfinite(space.low) and math.isfinite(space.high)):
-                raise ConfigError(
-                    f"bounded_mean = true needs actions with bounds; this environment's lie in [{space.low}, {space.high}]."
-                )
-            return cls(space, jnp.full(space.size, jnp.log(init_std)), bounded)
+            bounds = (space.low, space.high)
+            if bounded and not all(map(math.isfinite, bounds)):
+                raise ConfigError(f"bounded_mean = true needs actions with bounds; these lie in {[*bounds]}.")
+            return cls(space, jnp.full(space.size, jnp.log(init_std)), bounds if bounded else None)
         raise ContractError(f"Actions must come from Discrete or Box; this environment has {type(space).__name__}.")
 
     @property
@@ -62,8 +62,8 @@ class ActionHead(eqx.Module):
     def __call__(self, outputs: Float[Array, "*batch out"]) -> Distribution:
         if self.log_std is None:
             return Categorical(outputs)
-        if self.bounded:
-            low, high = self.space.low, self.space.high
+        if self.bounds is not None:
+            low, high = self.bounds
             outputs = low + 0.5 * (high - low) * (1 + jnp.tanh(outputs))
         return DiagonalNormal(outputs, jnp.broadcast_to(jnp.maximum(self.log_std, jnp.log(1e-6)), outputs.shape))
 

@@ -43,4 +43,4 @@ def test_the_setting_reaches_every_conditioning(conditioning):
         state_embedding=3,
         bounded_mean=True,
     )
-    assert make_policy(jax.random.key(0), settings, families.make("point-nav"), 4).head.bounded
+    assert make_policy(jax.random.key(0), settings, families.make("point-nav"), 4).head.bounds == (-1.0, 1.0)
