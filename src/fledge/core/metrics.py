@@ -84,6 +84,8 @@ METRICS: dict[str, Metric] = {
     ),
     "ppo/explained_variance": Metric("share", "variance of the value targets that the value explains"),
     "sac/temperature": Metric("", "weight of the entropy in the actor's and the critics' targets"),
+    "return/life": Metric("reward", "mean return of a trajectory over the batches of a lifetime"),
+    "meta/eta_{n}": Metric("", "the n-th number of the meta-parameters, counted from 1"),
     "meta/dropped": Metric("", "windows dropped so far because something in them was no number", True),
     "trpo/accepted": Metric("share", "trust-region steps that were taken"),
     "trpo/tries": Metric("", "step sizes that the line search tried"),

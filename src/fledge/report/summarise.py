@@ -20,7 +20,7 @@ N_POINTS = 80
 """Most points of a learning curve; each averages the updates in its bin of environment steps."""
 _SUMMABLE = ("return", "regret")
 _SPLIT_ORDER = ("test", "ood", "train")
-_LEARNING = ("return/trial", "return/eval", "return/best", "loss/train", "loss/total")
+_LEARNING = ("return/trial", "return/eval", "return/best", "return/life", "loss/train", "loss/total")
 _DIAGNOSES = ("grad/value_by_latent", "grad/value_by_state", "norm/latent", "norm/state")
 
 

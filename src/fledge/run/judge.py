@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
 from fledge.core.records import Metrics, Result
-from fledge.core.stats import bootstrap, probability_of_improvement
+from fledge.core.stats import Estimate, Scores, bootstrap, probability_of_improvement
 from fledge.run.arms import Side, claim_of, side_of
 from fledge.run.curve import AdaptationCurve
 from fledge.run.settings import StudySettings
@@ -58,13 +59,8 @@ def compare(
         claim = claim_of(text, list(settings.cases))
         sides = [side_of(claim.better), side_of(claim.worse)]
         if claim.case in ("", case) and all(side.arm in curves for side in sides):
-            chance = probability_of_improvement(*(_scores(curves[side.arm], side) for side in sides))
-            value, lo, hi = (float(x) for x in chance[:3])
-            judged = scale != "smoke" and not np.isnan(lo)
-            verdict = ("reproduced" if lo > 0.5 else "not reproduced") if judged else UNTESTED
-            results.append(
-                Result(title, claim.text, "chance of improvement", value, lo, hi, chance.n_seeds, None, verdict)
-            )
+            better, worse = (_scores(curves[side.arm], side) for side in sides)
+            results.append(improvement(title, claim.text, better, worse, scale))
     return results
 
 
@@ -111,11 +107,23 @@ def ranking(study: str, trials: Mapping[str, Float[np.ndarray, "seed task"]]) ->
     return [Result(study, arm, OVER_OTHERS, means[arm], n=trials[arm].shape[0]) for arm in order]
 
 
-def _result(study: str, arm: str, metric: str, scores: np.ndarray) -> Result:
-    estimate = bootstrap(scores)
+def row_of(study: str, arm: str, metric: str, estimate: Estimate) -> Result:
+    """A row of results.csv: the value, with its interval where there is one."""
     value, lo, hi = (float(x) for x in estimate[:3])
-    n = estimate.n_seeds
-    return Result(study, arm, metric, value, None if np.isnan(lo) else lo, None if np.isnan(hi) else hi, n)
+    bounds = (None if np.isnan(lo) else lo, None if np.isnan(hi) else hi)
+    return Result(study, arm, metric, value, *bounds, estimate.n_seeds)
+
+
+def improvement(study: str, claim: str, better: Scores, worse: Scores, scale: str) -> Result:
+    """The row of a claim "A > B" on scores (seed, task): reproduced where the whole interval lies above one half."""
+    row = row_of(study, claim, "chance of improvement", probability_of_improvement(better, worse))
+    if scale == "smoke" or row.lo is None:
+        return replace(row, verdict=UNTESTED)
+    return replace(row, verdict="reproduced" if row.lo > 0.5 else "not reproduced")
+
+
+def _result(study: str, arm: str, metric: str, scores: np.ndarray) -> Result:
+    return row_of(study, arm, metric, bootstrap(scores))
 
 
 def _judged(row: Result, published: float | None, scale: str) -> Result:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 from rich.console import Console
 
 from fledge.core.records import Curves, Result, write_curves, write_results
-from fledge.core.stats import bootstrap, probability_of_improvement
+from fledge.core.stats import bootstrap
 from fledge.core.types import Task
 from fledge.envs.trial import Trial
 from fledge.learn.eta import HandSet, LossShape, ignored_parts
@@ -23,7 +23,7 @@ from fledge.report.page import write_report
 from fledge.run import build
 from fledge.run.curve import AdaptationCurve
 from fledge.run.job import Clock, Job, begin_record
-from fledge.run.judge import UNTESTED
+from fledge.run.judge import improvement, row_of
 from fledge.run.measure import OPTIMUM, optimum, tasks_of
 from fledge.run.program import promising, seed_keys, seeds_of, train
 from fledge.run.settings import LifetimeRunSettings
@@ -136,15 +136,8 @@ def compare(study: str, lives: Mapping[str, Returns], scale: str) -> list[Result
     rows = []
     for name, returns in lives.items():
         for metric, scores in ((WHOLE_LIFE, returns.mean(-1)), (LAST, returns[..., -1])):
-            value, lo, hi = (float(x) for x in bootstrap(scores)[:3])
-            bounds = (None if np.isnan(lo) else lo, None if np.isnan(hi) else hi)
-            rows.append(Result(study, name, metric, value, *bounds, len(scores)))
+            rows.append(row_of(study, name, metric, bootstrap(scores)))
     for other in (name for name in lives if name != study):
-        chance = probability_of_improvement(lives[study].mean(-1), lives[other].mean(-1))
-        value, lo, hi = (float(x) for x in chance[:3])
-        judged = scale != "smoke" and not np.isnan(lo)
-        verdict = ("reproduced" if lo > 0.5 else "not reproduced") if judged else UNTESTED
-        bounds = (None if np.isnan(lo) else lo, None if np.isnan(hi) else hi)
-        claim = f"{study} > {other}"
-        rows.append(Result(study, claim, "chance of improvement", value, *bounds, chance.n_seeds, None, verdict))
+        whole = (lives[study].mean(-1), lives[other].mean(-1))
+        rows.append(improvement(study, f"{study} > {other}", *whole, scale=scale))
     return rows

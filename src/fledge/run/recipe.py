@@ -66,6 +66,11 @@ KINDS: dict[str, Kind] = {
         "fledge.run.estimator_card:PROGRAM",
         "bias and variance of meta-gradient estimators against a known gradient",
     ),
+    "meta-ascent": Kind(
+        "fledge.run.ascent:AscentSettings",
+        "fledge.run.ascent:PROGRAM",
+        "let estimators of meta-gradients train η, and watch what lives earn",
+    ),
     "annotation-study": Kind(
         "fledge.run.sensitivity:SensitivitySettings",
         "fledge.run.sensitivity:PROGRAM",

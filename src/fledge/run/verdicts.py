@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from fledge.core.records import Result
 from fledge.core.stats import Estimate, bootstrap, probability_of_improvement
 from fledge.run.adapt import Adapted
-from fledge.run.judge import UNTESTED
+from fledge.run.judge import UNTESTED, row_of
 
 GAP = 0.1
 """Of the oracle: an agent that ends nearer than this on a task is consistent there."""
@@ -102,14 +103,9 @@ def verdict(arm: str, shift: str, found: Mapping[str, Adapted]) -> str:
 
 
 def _row(study: str, arm: str, metric: str, scores: Scores, verdict: str = "") -> Result:
-    estimate = bootstrap(scores)
-    value, lo, hi = (float(x) for x in estimate[:3])
-    bounds = (None if np.isnan(lo) else lo, None if np.isnan(hi) else hi)
-    return Result(study, arm, metric, value, *bounds, estimate.n_seeds, None, verdict)
+    return replace(row_of(study, arm, metric, bootstrap(scores)), verdict=verdict)
 
 
 def _chance(study: str, arm: str, chance: Estimate, verdict: str) -> Result:
-    value, lo, hi = (float(x) for x in chance[:3])
-    if np.isnan(lo):
-        return Result(study, arm, "chance of improvement", value, n=chance.n_seeds, verdict=UNTESTED)
-    return Result(study, arm, "chance of improvement", value, lo, hi, chance.n_seeds, None, verdict)
+    row = row_of(study, arm, "chance of improvement", chance)
+    return replace(row, verdict=UNTESTED if row.lo is None else verdict)
