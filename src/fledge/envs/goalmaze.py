@@ -29,7 +29,7 @@ class GoalMazeState(eqx.Module):
 
 
 class GoalMaze(Env):
-    """A square room with two goals. Reaching one pays +1, the other −1, and it appears elsewhere; a step costs 0.04.
+    """A square room with two goals. Reaching one pays +1, the other −1, and it appears elsewhere; any other step −0.04.
 
     The task is +1 or −1: the reward of the first goal (the second pays the opposite). Episodes have a fixed length.
     Observations are one-hot: x and y of the player and of both goals, and the step of the episode. Player and goals
@@ -40,10 +40,9 @@ class GoalMaze(Env):
     Args:
         side: cells along a side; 3 and 5 are published.
         horizon: steps per episode; 8 and 16.
-        step_reward: of every step.
+        step_reward: of every step that reaches no goal.
 
-    Reference: Vuorio et al. 2022 (the bias-variance study of meta-gradients), tabular mazes. Where things start and
-    reappear is our reading.
+    Reference: Vuorio et al. 2022 (the bias-variance study of meta-gradients), tabular mazes, public code.
     """
 
     side: int = eqx.field(static=True, default=3)
@@ -104,7 +103,7 @@ class GoalMaze(Env):
         place = jnp.clip(jnp.stack([state.player % self.side, state.player // self.side]) + move, 0, self.side - 1)
         player = (place[0] + self.side * place[1]).astype(jnp.int32)
         reached: Bool[Array, "2"] = state.goals == player
-        reward = self.step_reward + jnp.sum(reached * jnp.stack([task, -task]))
+        reward = jnp.where(jnp.any(reached), jnp.sum(reached * jnp.stack([task, -task])), self.step_reward)
         # A random free cell: the player stands on the goal that was reached, so two cells are taken.
         cells = jnp.arange(self.side**2)
         free = (cells != player) & jnp.all(cells[:, None] != state.goals, axis=1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from fledge.core.contracts import GradientEstimator
 from fledge.core.types import Task
 from fledge.learn.lifetimes import Lifetime
+from fledge.learn.metagrad import MetaGrad
 
 N_DRAWS = 2_000
 """Draws behind an interval."""
@@ -55,6 +58,11 @@ class Moments(NamedTuple):
         """Moments of the first minus the second, from those of pairs (what `paired_sampler` draws)."""
         return self.sc(-1.0)
 
+    def second(self) -> Moments:
+        """Moments of the second of a pair."""
+        half = len(self.mean) // 2
+        return Moments(self.n, self.mean[half:], self.covariance[half:, half:])
+
 
 Sampler = Callable[[Key[Array, ""], PyTree, Task], Float[Array, " eta"]]
 """One estimate as a flat vector."""
@@ -84,13 +92,24 @@ def paired_sampler(
     estimator: GradientEstimator, reference: GradientEstimator, lifetime: Lifetime, *, share_task: bool = False
 ) -> Sampler:
     """Two estimates with the same luck side by side. What they have in common drops out of their difference,
-    whose moments are `Moments.apart`."""
-    draws = [sampler(one, lifetime, share_task=share_task) for one in (estimator, reference)]
+    whose moments are `Moments.apart`. Corrections that differ in their baseline alone cost as much as one."""
 
     def draw(key: Key[Array, ""], eta: PyTree, task: Task) -> Float[Array, " both"]:
-        return jnp.concatenate([one(key, eta, task) for one in draws])
+        task, key = _shared(lifetime, key, task, share_task)
+        if isinstance(estimator, MetaGrad) and isinstance(reference, MetaGrad) and _alike(estimator, reference):
+            both = estimator.beside(key, eta, task, reference.baseline)
+        else:
+            both = (estimator.estimate(key, eta, task)[0], reference.estimate(key, eta, task)[0])
+        return jnp.concatenate([ravel_pytree(one)[0] for one in both])
 
     return draw
+
+
+def _alike(one: MetaGrad, other: MetaGrad) -> bool:
+    """Whether they differ in their baseline alone."""
+    if one.constants is not None or other.constants is not None:
+        return False
+    return bool(eqx.tree_equal(dataclasses.replace(one, baseline="none"), dataclasses.replace(other, baseline="none")))
 
 
 def _shared(lifetime: Lifetime, key: Key[Array, ""], task: Task, share: bool) -> tuple[Task, Key[Array, ""]]:

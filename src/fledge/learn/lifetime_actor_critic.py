@@ -41,7 +41,7 @@ class Life(eqx.Module):
 class ActorCriticLifetime(Lifetime):
     """A2C from a fresh start on one task of an environment: SGD on policy, value and entropy terms.
 
-    Direction of an update: the gradient of surrogate/T + w(η) · entropy − value_coef · (V − G)², means over all steps.
+    Direction of an update: the gradient of surrogate/T + w(η) · entropy − value_coef · ½ (V − G)², means over steps.
 
     Args:
         env: an environment of fixed length with vector observations and discrete actions.
@@ -137,7 +137,7 @@ class ActorCriticLifetime(Lifetime):
             known = jax.lax.stop_gradient(values)
             gain = surrogate(chosen(logs, data.action), data.reward, known, discount=self.discount)
             entropy = -jnp.mean(jnp.sum(jnp.exp(logs) * logs, axis=-1))
-            error = jnp.mean((values - targets) ** 2)
+            error = 0.5 * jnp.mean((values - targets) ** 2)
             return gain / self.episode_len + weight * entropy - self.value_coef * error
 
         nets = (life.policy, life.critic)
@@ -152,11 +152,13 @@ class ActorCriticLifetime(Lifetime):
 
 
 def layers(key: Key[Array, ""], sizes: tuple[int, ...]) -> Layers:
-    """A network's weights, uniform within 1/√(inputs); biases 0."""
+    """A network's weights, normal with standard deviation 1/√(inputs), cut off at two of them; biases 0.
+
+    That is what Haiku's linear layers begin with, and so the networks of Vuorio et al. (2022).
+    """
     made = []
     for k, n_in, n_out in zip(jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True):
-        bound = n_in**-0.5
-        made.append((jax.random.uniform(k, (n_in, n_out), minval=-bound, maxval=bound), jnp.zeros(n_out)))
+        made.append((jax.random.truncated_normal(k, -2.0, 2.0, (n_in, n_out)) * n_in**-0.5, jnp.zeros(n_out)))
     return tuple(made)
 
 

@@ -122,10 +122,23 @@ class MetaGrad(GradientEstimator):
         self, key: Key[Array, ""], eta: PyTree[Array], task: Task
     ) -> tuple[tuple[PyTree[Array], PyTree[Array]], dict[str, Array]]:
         """The two terms (A) and (B) of one estimate, each shaped like η. Estimates with any λ are A + λ B."""
+        ((naive, correction),), aux = self._terms(key, eta, task, (self.baseline,))
+        return (naive, correction), aux
+
+    def beside(self, key: Key[Array, ""], eta: PyTree[Array], task: Task, baseline: Baseline) -> tuple[PyTree, PyTree]:
+        """This estimate, and the one with another baseline on the same lives, at the cost of one."""
+        pairs, _ = self._terms(key, eta, task, (self.baseline, baseline))
+        own, other = (jax.tree.map(lambda a, b: a + self.sc_coef * b, *terms) for terms in pairs)
+        return own, other
+
+    def _terms(
+        self, key: Key[Array, ""], eta: PyTree[Array], task: Task, baselines: tuple[Baseline, ...]
+    ) -> tuple[list[tuple[PyTree, PyTree]], dict[str, Array]]:
+        """(A) and (B) with each of the baselines, on the same lives."""
         flat, unravel = ravel_pytree(eta)
         jacobian = jax.jacfwd if self.mode == "forward" else jax.jacrev
         try:
-            found, aux = jacobian(lambda x: self._surrogates(key, unravel(x), task), has_aux=True)(flat)
+            found, aux = jacobian(lambda x: self._surrogates(key, unravel(x), task, baselines), has_aux=True)(flat)
         except (TypeError, ValueError, NotImplementedError) as error:
             if reason := not_differentiable(error):
                 raise ContractError(
@@ -134,12 +147,12 @@ class MetaGrad(GradientEstimator):
                     "callbacks), or estimate with ES or PES, which need no derivative."
                 ) from error
             raise
-        return (unravel(found[0]), unravel(found[1])), aux
+        return [(unravel(naive), unravel(correction)) for naive, correction in found], aux
 
     def _surrogates(
-        self, key: Key[Array, ""], eta: PyTree[Array], task: Task
-    ) -> tuple[Float[Array, "2"], dict[str, Array]]:
-        """The scalars whose gradients are (A) and (B)."""
+        self, key: Key[Array, ""], eta: PyTree[Array], task: Task, baselines: tuple[Baseline, ...]
+    ) -> tuple[Float[Array, "baseline 2"], dict[str, Array]]:
+        """The scalars whose gradients are (A) and (B), with each of the baselines."""
         key_window, key_lives = jax.random.split(key)
         keys = jax.random.split(key_lives, self.n_lifetimes)
         lives, tasks, keys_data = jax.vmap(lambda k: start_life(self.lifetime, k, eta, task))(keys)
@@ -150,17 +163,24 @@ class MetaGrad(GradientEstimator):
 
         def step(carry: tuple[PyTree, Array], n: Int[Array, ""]) -> tuple[tuple[PyTree, Array], tuple[Array, Array]]:
             lives, credit = carry
-            terms, returns, scores, lives = self._batch(n, lives, tasks, keys_data, eta, credit)
-            return (lives, self.sc_discount * (credit + scores)), (weight(n) * jnp.mean(terms, axis=1), returns)
+            terms, returns, scores, lives = self._batch(n, lives, tasks, keys_data, eta, credit, baselines)
+            return (lives, self.sc_discount * (credit + scores)), (weight(n) * jnp.mean(terms, axis=-1), returns)
 
         body = jax.checkpoint(step) if self.remat else step
         _, (terms, returns) = jax.lax.scan(body, (lives, credit), first + jnp.arange(self.span + 1))
         return jnp.sum(terms, axis=0), {"returns": no_gradient(returns), "first_batch": first}
 
     def _batch(
-        self, n: Int[Array, ""], lives: PyTree, tasks: Task, keys: Key[Array, " life"], eta: PyTree, credit: Array
-    ) -> tuple[Float[Array, "2 life"], Float[Array, " life"], Float[Array, " life"], PyTree]:
-        """Terms (A) and (B) of batch n, its returns and scores, and the lives after it."""
+        self,
+        n: Int[Array, ""],
+        lives: PyTree,
+        tasks: Task,
+        keys: Key[Array, " life"],
+        eta: PyTree,
+        credit: Array,
+        baselines: tuple[Baseline, ...],
+    ) -> tuple[Float[Array, "baseline 2 life"], Float[Array, " life"], Float[Array, " life"], PyTree]:
+        """Terms (A) and (B) of batch n with each of the baselines, its returns and scores, and the lives after it."""
         own, fixed = self.lifetime, no_gradient((lives, eta))
         collected = jax.vmap(lambda k, life, t: own.collect(jax.random.fold_in(k, n), n, life, fixed[1], t))
         data = no_gradient(collected(keys, fixed[0], tasks))
@@ -168,24 +188,32 @@ class MetaGrad(GradientEstimator):
         measured = returns
         if self.expected:
             measured = jax.vmap(lambda life, t: own.expected_return(life, eta, t))(lives, tasks)
-        baseline = no_gradient(self._baseline(n, fixed[0], data, tasks, no_gradient(measured)))
         scores = jax.vmap(lambda life, d: jnp.sum(own.log_probs(life, d, eta)))(lives, data)
-        direct = measured
-        if not self.expected:
-            direct = jax.vmap(lambda life, d, b: own.outer(life, d, eta, b))(lives, data, baseline)
-        corrected = no_gradient(measured - baseline) * credit
+        terms = []
+        for name in baselines:
+            baseline = no_gradient(self._baseline(name, n, fixed[0], data, tasks, no_gradient(measured)))
+            direct = measured
+            if not self.expected:
+                direct = jax.vmap(lambda life, d, b: own.outer(life, d, eta, b))(lives, data, baseline)
+            terms.append(jnp.stack([direct, no_gradient(measured - baseline) * credit]))
         after = jax.vmap(lambda life, d: own.update(n, life, d, eta, self.surrogate))(lives, data)
-        return jnp.stack([direct, corrected]), no_gradient(measured), scores, after
+        return jnp.stack(terms), no_gradient(measured), scores, after
 
     def _baseline(
-        self, n: Int[Array, ""], lives: PyTree, data: PyTree, tasks: Task, returns: Float[Array, " life"]
+        self,
+        name: Baseline,
+        n: Int[Array, ""],
+        lives: PyTree,
+        data: PyTree,
+        tasks: Task,
+        returns: Float[Array, " life"],
     ) -> Float[Array, " life"]:
-        if self.baseline == "loo":
+        if name == "loo":
             return self._of_others(returns)
-        if self.baseline.startswith("critic"):
+        if name.startswith("critic"):
             values = jax.vmap(self.lifetime.value)(lives, data, tasks)
-            return values if self.baseline == "critic" else values + self._of_others(returns - values)
-        if self.constants is not None:
+            return values if name == "critic" else values + self._of_others(returns - values)
+        if name == "fixed" and self.constants is not None:
             return jnp.broadcast_to(self.constants[n], returns.shape)
         return jnp.zeros_like(returns)
 

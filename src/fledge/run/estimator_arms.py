@@ -190,6 +190,6 @@ class Bench:
         how, objective = self.config.truth, self.config.objective
         common = {"n_lifetimes": how.n_lifetimes, "expected": how.expected, "objective": objective}
         if how.estimator:
-            return make_estimator(how.estimator, self.problem.lifetime, {**common, "mode": how.mode})
+            return make_estimator(how.estimator, self.problem.lifetime, common)
         own = {"step": how.step, "richardson": how.richardson}
         return make_estimator("finite-differences", self.problem.lifetime, {**common, **own})

@@ -22,6 +22,8 @@ from fledge.run.estimator_arms import Bench, EstimatorArm, arms_of
 from fledge.run.estimator_settings import EstimatorCardSettings
 from fledge.run.job import Clock, Job, begin_record
 
+NOTHING = "0"
+"""In place of the smaller arm of a claim."""
 UNTESTED = "not tested at this scale"
 TITLES = {"bias2": "squared bias", "variance": "variance", "cosine": "cosine"}
 
@@ -52,7 +54,11 @@ class EstimatorCardProgram:
         except FledgeError as error:
             return [str(error)]
         found = []
-        if bench.problem.truth == "differences":
+        if config.truth.arm:
+            paired = [arm.name for arm in bench.arms if arm.twin and arm.twin.reference]
+            if config.truth.arm not in paired:
+                found.append(f"truth: no arm '{config.truth.arm}' is measured that has paired settings.")
+        elif bench.problem.truth == "differences":
             try:
                 bench.reference()
             except FledgeError as error:
@@ -126,7 +132,9 @@ class Store:
 def _measure(job: Job, bench: Bench, store: Store, clock: Clock) -> None:
     """Every arm, twin and truth at every point, point by point."""
     pairs = [one for arm in bench.arms for one in (arm, arm.twin) if one is not None]
-    todo: list[tuple[str, EstimatorArm | None]] = [("truth", None), *((arm.name, arm) for arm in pairs)]
+    todo: list[tuple[str, EstimatorArm | None]] = [(arm.name, arm) for arm in pairs]
+    if not bench.config.truth.arm:
+        todo = [("truth", None), *todo]
     for name, arm in todo:
         for i, point in enumerate(bench.problem.points):
             if f"{name} @ {i}" in store.rows:
@@ -153,7 +161,7 @@ def _measure(job: Job, bench: Bench, store: Store, clock: Clock) -> None:
 def judge_all(study: str, scale: str, bench: Bench, store: Store) -> list[Result]:
     """The rows of results.csv: every arm's metrics, the frontier, the cost, and what became of the claims."""
     config, n_points = bench.config, len(bench.problem.points)
-    truth = [store.get("truth", i) for i in range(n_points)]
+    truth = [_truth(store, config, i) for i in range(n_points)]
     qualities: dict[str, Quality] = {}
     results = []
     for arm in bench.arms:
@@ -177,6 +185,7 @@ def judge_all(study: str, scale: str, bench: Bench, store: Store) -> list[Result
     results.append(Result(study, "truth", "norm", float(np.mean(size)), n=truth[0].n))
     results.append(Result(study, "truth", "standard error (norm)", float(np.mean(error)), n=truth[0].n))
     claims = [claim_of(text, every_name(config)) for text in config.claims]
+    qualities[NOTHING] = Quality(0.0, 0.0, 0.0, dict.fromkeys(METRICS, np.zeros(1)))
     return results + [_claim(study, scale, *claim, qualities) for claim in claims if {*claim[1:]} <= {*qualities}]
 
 
@@ -188,6 +197,10 @@ def every_name(config: EstimatorCardSettings) -> list[str]:
 def _of(store: Store, arm: EstimatorArm, i: int, coef: float | None) -> Moments:
     found = store.get(arm.name, i)
     return found if coef is None else found.sc(coef)
+
+
+def _truth(store: Store, config: EstimatorCardSettings, i: int) -> Moments:
+    return store.get(f"{config.truth.arm} (twin)", i).second() if config.truth.arm else store.get("truth", i)
 
 
 def _row(
@@ -209,7 +222,7 @@ def _row(
 
 
 def claim_of(text: str, names: Sequence[str]) -> tuple[str, str, str]:
-    """Metric, larger and smaller arm of "metric: A > B".
+    """Metric, larger and smaller arm of "metric: A > B", where B may be 0.
 
     Raises:
         ConfigError: it is not of that form, or names no metric or arm.
@@ -219,7 +232,7 @@ def claim_of(text: str, names: Sequence[str]) -> tuple[str, str, str]:
     if metric not in METRICS or not sign:
         raise ConfigError(f"'{text}' is not of the form \"metric: A > B\" with a metric of {', '.join(METRICS)}.")
     for name in (more, less):
-        if name not in names:
+        if name not in names and (name, less) != (NOTHING, NOTHING):
             raise unknown("arm", name, names)
     return metric, more, less
 

@@ -23,8 +23,8 @@ class TruthSettings:
     estimator: str = ""
     """Empty: differences. Or the estimator whose mean stands for the truth, where η has too many numbers for them."""
 
-    mode: str = "reverse"
-    """reverse or forward: of that estimator."""
+    arm: str = ""
+    """Or an arm with `paired` settings: its unbiased reference is the truth, and nothing more has to be drawn."""
     n_estimates: int = 20_000
     step: float = 0.2
     richardson: bool = True
