@@ -12,7 +12,7 @@ from fledge.core.errors import ConfigError
 from fledge.core.records import read_results
 from fledge.run.estimator_arms import arms_of
 from fledge.run.estimator_card import PROGRAM
-from fledge.run.estimator_settings import EstimatorCardSettings
+from fledge.run.estimator_settings import EstimatorCardSettings, TruthSettings
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +45,37 @@ def test_a_finished_card_is_judged_again_without_being_measured_again(card):
     assert [row.value for row in again.results] == [row.value for row in card.results]
 
 
-def test_an_arm_measured_beside_an_unbiased_one_has_a_bias_of_its_own(tmp_path):
-    arm = {"estimator": "sc", "sc_coef": 0.0, "paired.sc_coef": 1.0}
-    small = {"scale": "smoke", "out": tmp_path / "run", "quiet": True, "estimators": [], "claims": []}
-    run = fledge.run("estimator-card", **small, arms={"half": arm}, only=["half"])
-    cosine = {row.arm: row.value for row in run.results if row.metric == "cosine"}
-    assert -1 <= cosine["half"] <= 1
-    assert len(json.loads((run.dir / "moments.json").read_text())["half (twin) @ 0"]["mean"]) % 2 == 0
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory):
+    """The naive gradient of the golden bandit on the lives of the corrected one, which is the truth."""
+    changes = {
+        "problem": "golden",
+        "arms": {"naive": {"estimator": "sc", "sc_coef": 0.0, "paired.sc_coef": 1.0, "twin.n_estimates": 4_000}},
+        "objective": "auc",
+        "truth": {"arm": "naive"},
+        "claims": ["bias2: naive > 0"],
+        "n_estimates": 500,
+        "most_estimates": 0,
+    }
+    folder = tmp_path_factory.mktemp("paired") / "run"
+    kept = {"estimators": [], "only": ["naive"], "problem_settings": {}}
+    return fledge.run("estimator-card", scale="laptop", out=folder, quiet=True, **kept, **changes)
+
+
+def test_a_bias_on_the_same_lives_is_the_known_one(paired):
+    """Biases of the golden table, objective `auc`."""
+    bias2 = {row.arm: row for row in paired.results if row.metric == "squared bias"}["naive"]
+    known = (0.08649**2 + 0.00691**2) / 4
+    assert bias2.lo < known < bias2.hi
+    assert bias2.hi < 2 * known
+
+
+def test_an_arm_is_judged_against_nought(paired):
+    assert {row.arm: row.verdict for row in paired.results if row.verdict} == {"naive > 0": "reproduced"}
+
+
+def test_the_reference_of_a_pair_is_the_truth_and_no_other_is_drawn(paired):
+    assert set(json.loads((paired.dir / "moments.json").read_text())) == {"naive @ 0", "naive (twin) @ 0"}
 
 
 def settings(**changes):
@@ -71,6 +95,8 @@ def settings(**changes):
             "correction weighed by 0.5 instead of 1",
         ),
         ({"arms": {"x": {"estimator": "sc", "paired.sc_coef": 1.0, "sweep": True}}, "sc_coefs": (0.5,)}, "do not go"),
+        ({"truth": TruthSettings(arm="sc")}, "truth: no arm 'sc' is measured that has paired settings"),
+        ({"claims": ("0 > sc",)}, "is not of the form"),
         ({"claims": ("bias: sc > es",)}, "is not of the form"),
         ({"published": {"sk: cosine": 1.0}}, "published: There is no arm 'sk'. Did you mean 'sc'?"),
         ({"estimators": ()}, "name at least one estimator"),
