@@ -28,7 +28,8 @@ def draw_curves(panel: Panel, name: str) -> Drawn:
     drawn = [(line, line.xs, line.estimate) for line in panel.lines]
     axis, logarithmic = _metric_axis(panel.metric), _spans_orders(panel)
     heights = [(line, xs, in_orders(e)) for line, xs, e in drawn] if logarithmic else drawn
-    svg = _draw(heights, _axis(panel.x_unit), axis, panel.x_unit == "episode", panel.x_unit, logarithmic=logarithmic)
+    counted = panel.x_unit in ("episode", "gradient_step")
+    svg = _draw(heights, _axis(panel.x_unit), axis, counted, panel.x_unit, logarithmic=logarithmic)
     rows = [row for line, xs, estimate in drawn for row in _rows(line.label, xs, panel.x_unit, estimate)]
     what = "Learning curve" if not panel.metric.startswith(("grad/", "norm/")) else "During training"
     title = f"{what}: {panel.metric}" if learning else f"Adaptation on {panel.split} tasks: {said(panel.metric)}"

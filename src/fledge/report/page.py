@@ -31,6 +31,8 @@ from fledge.report.summarise import (
 )
 
 _TEMPLATE = "report.html.j2"
+_WHOLE = ("return of a trial", "return after the last gradient step")
+"""What arms are ranked by."""
 _FIRST = ("curve-1", "paths-", "learning-1", "gradient-1")
 """The figures that a reader wants to see first; the others are folded away."""
 
@@ -93,6 +95,7 @@ def templates() -> Environment:
         "interval": interval,
         "said": said,
         "unit": lambda text: text.replace("_", " "),
+        "wholes": lambda results: {row.arm: row for row in results if row.metric in _WHOLE},
     }
     environment.globals |= {
         "download": _download,
@@ -114,7 +117,7 @@ def _render(
         .render(
             title=" · ".join(run.label for run in runs),
             runs=runs,
-            sentences=sentences(adapted, table),
+            sentences=sentences(panels, table),
             sections=[
                 (panel, [row for row in table if row.of(panel)], [duel for duel in matches if duel.of(panel)])
                 for panel in adapted

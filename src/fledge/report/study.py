@@ -13,7 +13,7 @@ from fledge.report.figures import draw_curves
 from fledge.report.page import save_figures, templates
 from fledge.report.read import read_runs
 from fledge.report.style import Drawn
-from fledge.report.summarise import OPTIMUM, adaptation, interval, learning
+from fledge.report.summarise import OPTIMUM, adaptation, interval, learning, what_ends
 
 _TEMPLATE = "study.html.j2"
 
@@ -54,7 +54,9 @@ def _section(name: str, number: int, folders: Sequence[Path], results: Sequence[
         parts = [f"{label} {interval(ends[label])}" for label in ordered if label != OPTIMUM]
         parts += [f"the optimum is {interval(ends[OPTIMUM])}"] if OPTIMUM in ends else []
         sentence = "; ".join(parts) + "."
-    return {"name": name, "page": f"{name}/report.html", "results": results, "figures": figures, "sentence": sentence}
+    what = what_ends(panels[0]) if panels else ""
+    named = {"name": name, "page": f"{name}/report.html", "sentence": sentence, "what": what}
+    return {**named, "results": results, "figures": figures}
 
 
 def _last(curve: Estimate) -> Estimate:

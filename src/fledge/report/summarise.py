@@ -253,17 +253,17 @@ def sentences(panels: Sequence[Panel], table: Sequence[Change]) -> list[str]:
             totals = {line.label: line.total for line in panel.runs} if panel.is_trial else {}
             return [_sentence(row, totals.get(row.label)) for row in rows] + [_what(panel)]
     for panel in panels:
-        if panel.runs and all(len(line.xs) == 1 for line in panel.runs):
+        if panel.runs and (panel.x_unit == "env_step" or all(len(line.xs) == 1 for line in panel.runs)):
             return [_reached(panel, line) for line in panel.runs] + [_what(panel)]
     return []
 
 
 def _reached(panel: Panel, line: Line) -> str:
-    """The sentence of a line that was measured at one x only."""
+    """The sentence of a line that was measured at one x only, or along a budget."""
     unit = panel.x_unit.replace("_", " ")
     return (
-        f"On {panel.split} tasks, {line.label} reaches {interval(_at(line.estimate, 0))} in "
-        f"{unit}\N{NO-BREAK SPACE}{line.xs[0]:g}."
+        f"On {panel.split} tasks, {line.label} reaches {interval(_at(line.estimate, -1))} in "
+        f"{unit}\N{NO-BREAK SPACE}{line.xs[-1]:,.10g}."
     )
 
 
@@ -274,6 +274,12 @@ def _sentence(row: Change, total: Estimate | None) -> str:
         f"On {row.split} tasks, {row.label} goes from {interval(row.first)} in {unit}\N{NO-BREAK SPACE}{row.first_x:g} "
         f"to {interval(row.last)} in {unit}\N{NO-BREAK SPACE}{row.last_x:g}{whole}."
     )
+
+
+def what_ends(panel: Panel) -> str:
+    """What the numbers at the end of a panel's lines are."""
+    unit = panel.x_unit.replace("_", " ")
+    return "the return of a whole trial" if panel.is_trial else f"{said(panel.metric)} at the last {unit}"
 
 
 def _what(panel: Panel) -> str:

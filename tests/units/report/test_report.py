@@ -26,7 +26,7 @@ from fledge.core.records import (
     write_results,
 )
 from fledge.report.figures import draw_curves, draw_profile
-from fledge.report.page import write_report
+from fledge.report.page import templates, write_report
 from fledge.report.paths import _lanes, choose, draw_walks
 from fledge.report.read import read_run, read_runs
 from fledge.report.study import write_study
@@ -395,3 +395,32 @@ def test_a_study_of_cases_tells_its_arms_from_best_to_worst(tmp_path, n_episodes
     page = write_study("study", "about", cases, tmp_path / "report.html").read_text()
     places = [page.index(f"{name} {arms[name] * n_episodes:.2f}") for name in ("best", "middle", "worst")]
     assert places == sorted(places) and "the optimum is" in page
+
+
+def test_arms_that_are_ranked_by_a_gradient_step_have_rows_in_the_ranking():
+    after = "return after the last gradient step"
+    ranked = [Result("s", arm, "chance of improvement over another arm", 0.5, n=2) for arm in ("MAML", "ProMP")]
+    rows = [Result("s", "MAML", after, -22.5, n=2), Result("s", "ProMP", after, -33.25, n=2), *ranked]
+    shown = Parsed(templates().get_template("macros.html.j2").module.judged(rows)).said
+    assert f"Beside it {after}" in shown
+    assert shown.index("−22.5") < shown.index("−33.2")
+
+
+def test_curves_along_a_budget_are_told_by_their_ends(tmp_path):
+    value = np.array([0.0, 0.5, 0.25])
+    where = {"recipe": "all", "split": "ood", "adapt": "all", "seed": 0, "task": "t", "x_unit": "env_step"}
+    write_curves(
+        tmp_path / "all" / "curves.csv", Curves.of(**where, x=[0, 10, 2000], metric="oracle_share", value=value)
+    )
+    panels = adaptation(read_runs([tmp_path / "all"]))
+    assert sentences(panels, changes(panels))[0] == "On ood tasks, all reaches 0.25 in env step\N{NO-BREAK SPACE}2,000."
+    page = write_study("s", "about", {"far": ([tmp_path / "all"], [])}, tmp_path / "report.html").read_text()
+    assert "The numbers are oracle_share at the last env step" in page
+
+
+def test_gradient_steps_are_counted_in_whole_numbers(tmp_path):
+    where = {"recipe": "MAML", "split": "test", "adapt": "default", "seed": 0, "task": "t", "x_unit": "gradient_step"}
+    write_curves(tmp_path / "MAML" / "curves.csv", Curves.of(**where, x=[0, 1], metric="return", value=[-50.0, -20.0]))
+    (panel,) = adaptation(read_runs([tmp_path / "MAML"]))
+    svg = draw_curves(panel, "curve").svg
+    assert ">1<" in svg and not re.search(r">0\.\d+<", svg)
