@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -50,13 +50,20 @@ def pretrain(
     validation: Annotated[float, typer.Option(help="Share of the training assays that choose when to stop.")] = 0.0,
     measure: Annotated[bool, typer.Option(help="Rank the held-out assays afterwards.")] = True,
     model: Annotated[str, typer.Option(help="site-token, tiny-axial or metalic.")] = "site-token",
-    encoder: Annotated[str, typer.Option(help="Of metalic: path:FOLDER with ESM-2.")] = "",
+    encoder: Annotated[str, typer.Option(help="Of metalic: path:FOLDER with ESM-2, or hub:NAME.")] = "",
+    download: Annotated[bool, typer.Option("--download", help="Let hub:NAME download.")] = False,
+    cache: Annotated[Optional[Path], typer.Option(help="A folder to keep its features in.")] = None,  # noqa: UP045
+    auxiliary: Annotated[str, typer.Option(help="Of metalic: a column of zero-shot scores.")] = "",
+    tune_steps: Annotated[int, typer.Option(help="Of the axial models: fine-tuning before ranking.")] = 0,
     support: Annotated[int, typer.Option(help="Of the axial models: labels in a context.")] = 16,
     query: Annotated[int, typer.Option(help="Of the axial models: variants to rank in a context.")] = 100,
 ) -> None:
     """Meta-train models on a folder of assays. Killed and called again, it goes on where it was."""
     if model != "site-token":
-        _pretrain_axial(data, out, model, encoder, split, steps, seed, min(longest, 750), measure, support, query)
+        about = {"n_steps": steps, "n_support": support, "n_query": query, "seed": seed, "auxiliary": auxiliary}
+        rest = {"split": split, "longest": min(longest, 750), "encoder": encoder, "download": download}
+        rest |= {"cache": cache, "measure": measure, "tune_steps": tune_steps}
+        _pretrain_axial(data, out, model, about, rest)
         return
     from fledge.protein.pretrain import PretrainSettings
     from fledge.run.launch import prepare
@@ -84,19 +91,7 @@ def pretrain(
     shown.tell(str(out))
 
 
-def _pretrain_axial(
-    data: Path,
-    out: Path,
-    model: str,
-    encoder: str,
-    split: str,
-    steps: int,
-    seed: int,
-    longest: int,
-    measure: bool,
-    support: int,
-    query: int,
-) -> None:
+def _pretrain_axial(data: Path, out: Path, model: str, about: dict[str, Any], rest: dict[str, Any]) -> None:
     from fledge.protein.axial_training import MODELS, AxialTraining
     from fledge.run.launch import prepare
     from fledge.run.protein_axial import pretrain_axial
@@ -104,14 +99,14 @@ def _pretrain_axial(
     if model not in MODELS:
         raise unknown("model", model, ("site-token", *MODELS))
     prepare()
-    settings = AxialTraining(model, n_steps=steps, n_support=support, n_query=query, seed=seed)
+    settings = AxialTraining(model, **about)
     if model == "tiny-axial":
+        steps = settings.n_steps
         settings = replace(settings, schedule_steps=steps, warmup=steps // 20, learning_rate=2e-3)
     with shown.bar() as bar:
         task = bar.add_task("training", total=None)
         found = pretrain_axial(
-            data, out, settings, split=split, longest=longest, encoder=encoder, measure=measure,
-            tell=lambda line: bar.console.print(line, markup=False),
+            data, out, settings, **rest, tell=lambda line: bar.console.print(line, markup=False),
             advance=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     shown.print_rows(shown.out(), ("Spearman", ""), [(name, f"{rho:.3f}") for name, rho in found.items()])

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from fledge.core.contracts import Estimator
-from fledge.core.errors import ConfigError, DataError, nearest, need, unknown
+from fledge.core.errors import ConfigError, DataError, FledgeError, nearest, need, unknown
 from fledge.data.assays import read_wild_type
 from fledge.data.measurements import combine_replicates, place_censored, read_scores
 from fledge.data.mutations import Offset, Variants, all_singles, parse
@@ -96,6 +96,7 @@ class FitnessEstimator(Estimator):
             DataError: lists the variants or scores that cannot be used.
             ConfigError: there is no wild type, or a parameter is out of range.
         """
+        X, y = () if X is None else X, () if y is None else y
         source = wild_type if wild_type is not None else self.wild_type
         if source is None:
             raise ConfigError("There is no wild type. Write: fit(variants, y, wild_type='MKT…'), or give a FASTA file.")
@@ -216,7 +217,7 @@ class FitnessEstimator(Estimator):
             raise DataError(f"A list of variants was wanted, not the single string '{X[:20]}'. Write: ['{X[:20]}'].")
         texts = [str(x[0] if isinstance(x, (list, tuple, np.ndarray)) and len(x) == 1 else x) for x in X]
         if not hasattr(self, "wild_type_"):
-            raise ConfigError("The estimator knows no protein yet. Call fit first (without labels: fit(wild_type=…)).")
+            raise _unfitted()
         return parse(texts, self.wild_type_, offset=self.offset)
 
     def _candidates(self, X: Any) -> Variants:
@@ -226,7 +227,7 @@ class FitnessEstimator(Estimator):
                 raise DataError("There is no candidate to rank. Give some, or nothing for all single mutants.")
             return found
         if not hasattr(self, "wild_type_"):
-            raise ConfigError("The estimator knows no protein yet. Call fit first (without labels: fit(wild_type=…)).")
+            raise _unfitted()
         singles, measured = all_singles(self.wild_type_), set(self.variants_.keys())
         return singles.take(np.array([key not in measured for key in singles.keys()]))  # noqa: SIM118
 
@@ -269,7 +270,7 @@ class FitnessEstimator(Estimator):
     def _folds(self) -> tuple[Adapted, Calibration, np.ndarray]:
         """Made when first asked for: copies for the spread, and what turns values into the assay's unit."""
         if not hasattr(self, "adapted_"):
-            raise ConfigError("The estimator knows no protein yet. Call fit first (without labels: fit(wild_type=…)).")
+            raise _unfitted()
         if self._folded is None:
             if self.n_labels_ >= N_FOLDS:
                 adapted, held_out = self._held_out(N_FOLDS, self.n_steps_)
@@ -297,6 +298,16 @@ class FitnessEstimator(Estimator):
         )
 
 
+def _unfitted() -> FledgeError:
+    """The error before `fit`; for scikit-learn, where it is installed, also its own."""
+    text = "The estimator knows no protein yet. Call fit first (without labels: fit(wild_type=…))."
+    try:
+        from sklearn.exceptions import NotFittedError
+    except ImportError:
+        return ConfigError(text)
+    return type("NotFitted", (ConfigError, NotFittedError), {})(text)
+
+
 def _parameters() -> list[str]:
     return [name for name in inspect.signature(FitnessEstimator.__init__).parameters if name != "self"]
 
@@ -309,8 +320,3 @@ def _scores(y: Any) -> Float[np.ndarray, " row"]:
             raise DataError(f"Score {int(np.isposinf(scores).argmax()) + 1} is infinite. Leave that row out.")
         return scores
     return read_scores(cells)
-
-
-def measured(y: Any) -> Bool[np.ndarray, " row"]:
-    """Which scores are numbers."""
-    return np.isfinite(_scores(y))
