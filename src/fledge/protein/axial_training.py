@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -24,6 +25,7 @@ from fledge.protein.scores import spearman
 from fledge.protein.tasks import bucket
 
 
+@runtime_checkable
 class Embed(Protocol):
     """What makes features of residues: an `esm.Encoder` or an `esm.EmbeddingCache`."""
 
@@ -190,6 +192,7 @@ def _gradient(model: Any, data: AxialContext, key: Key[Array, ""]) -> tuple[Arra
     return jax.value_and_grad(loss)(model)
 
 
+@lru_cache(maxsize=4)
 def make_axial_step(
     settings: AxialTraining,
 ) -> Callable[[AxialState, Sequence[AxialContext]], tuple[AxialState, float]]:

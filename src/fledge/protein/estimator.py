@@ -110,7 +110,9 @@ class FitnessEstimator(Estimator):
         self.variants_, self.scores_, self.replicates_ = merged.variants, merged.mean, merged.count
         self.n_labels_ = len(self.scores_)
         self.n_features_in_ = 1
-        if self.n_labels_ > 1 and np.ptp(self.scores_) == 0:
+        self._shown = (self.variants_, self.scores_)
+        if self._constant():
+            self._shown = (self.variants_.take(np.zeros(0, np.int64)), np.zeros(0))
             warnings.warn(
                 f"All {self.n_labels_} scores are {self.scores_[0]:g}: they say nothing about an order. Variants are "
                 "ranked as if there were no labels.",
@@ -118,8 +120,7 @@ class FitnessEstimator(Estimator):
             )
         self.prior_ = load_prior(self.weights)
         self.n_steps_ = self._chosen_steps()
-        whole = [(self.variants_, self.scores_)]
-        self.adapted_ = adapt(self.prior_.members, self.wild_type_, whole, n_steps=self.n_steps_, **self._how())
+        self.adapted_ = adapt(self.prior_.members, self.wild_type_, [self._shown], n_steps=self.n_steps_, **self._how())
         self._folded: tuple[Adapted, Calibration, np.ndarray] | None = None
         return self
 
@@ -240,7 +241,13 @@ class FitnessEstimator(Estimator):
             raise unknown("kind of measurement", self.kind, KINDS)
         return KINDS.index(self.kind)
 
+    def _constant(self) -> bool:
+        """Whether there are several labels that are all equal."""
+        return self.n_labels_ > 1 and bool(np.ptp(self.scores_) == 0)
+
     def _chosen_steps(self) -> int:
+        if self._constant():
+            return 0
         if self.n_steps == "rule":
             return steps_by_rule(self.n_labels_, in_context=self.prior_.in_context)
         if self.n_steps == "cv":
@@ -272,12 +279,12 @@ class FitnessEstimator(Estimator):
         if not hasattr(self, "adapted_"):
             raise _unfitted()
         if self._folded is None:
-            if self.n_labels_ >= N_FOLDS:
+            if self.n_labels_ >= N_FOLDS and not self._constant():
                 adapted, held_out = self._held_out(N_FOLDS, self.n_steps_)
                 usual = adapted.predict(references(self.wild_type_, 0, self.seed)).std(axis=0)
                 self._folded = (adapted, calibrate(held_out, self.scores_, float(np.median(usual))), held_out)
             else:
-                parts = [(self.variants_, self.scores_)] * 3  # what differs is the unlabelled part of the context
+                parts = [self._shown] * 3  # what differs is the unlabelled part of the context
                 adapted = adapt(self.prior_.members, self.wild_type_, parts, n_steps=0, **self._how())
                 self._folded = (adapted, Calibration(1.0, 0.0, np.zeros(0), False), np.zeros(self.n_labels_))
         return self._folded

@@ -45,7 +45,7 @@ class ProteinStudySettings:
     """What is learnt from, what is compared, and what was published."""
 
     data: str = "potts"
-    """A synthetic family (potts, nk, ehrlich), or a folder of assays; "real" is `protein/` in the folder FLEDGE_DATA."""
+    """A synthetic family (potts, nk, ehrlich), or a folder of assays; "real" is `protein/` in FLEDGE_DATA."""
     split: str = "domains"
     """Of real assays: domains, strict or paper."""
     n_train: int = 60
