@@ -26,11 +26,11 @@ class PublishedRow:
     """What is not as in our measurement."""
 
 
-_OTHER_TEST = "no labels; all variants ranked; no meta-training over assays"
-_FSFP = "other draws of labels; all other variants ranked; {} (FSFP authors' spreadsheet)"
+_OTHER_TEST = "all variants ranked, no meta-training"
+_FSFP = "other draws of labels, {}"
 _ZERO_SHOT = (
-    ("Metalic (ESM-2 8M)", 0.48, "read off a summary, about; learns from assays of four of the same proteins; language "
-     "model; a query sees the other queries"),
+    ("Metalic (ESM-2 8M)", 0.48, "about, as a summary tells it; learns from assays of four of the same proteins; "
+     "language model"),
     ("ProSST", 0.527, f"{_OTHER_TEST}; structures and a language model"),
     ("ESM-1v (5 models)", 0.438, f"{_OTHER_TEST}; language models of 650 M parameters"),
     ("PoET", 0.437, f"{_OTHER_TEST}; homologues and a language model"),

@@ -24,6 +24,18 @@ RESIDUES = "GAVLIMFWYCPSTNQDEKRH"
 HEATMAP_COLUMNS = ("position", "wild_type", "mutant", "predicted", "of")
 PUBLISHED_COLUMNS = ("method", "assay", "labels", "spearman", "differs")
 CALIBRATION_COLUMNS = ("nominal", "covered", "assay", "n", "width")
+ARMS = {
+    "meta": "the meta-trained models, fine-tuned on the labels where these are enough",
+    "context-only": "meta without fine-tuning: labels are shown, and that is all",
+    "shuffled-labels": "meta with the labels dealt out wrongly: a check that it is the labels which help",
+    "untrained": "a model that was never meta-trained, fine-tuned on the labels",
+    "without-context": "meta-trained models that see no other variant, fine-tuned on the labels",
+    "ridge": "ridge regression on the mutated site and residues",
+    "gaussian-process": "a Gaussian process with a kernel of mutations, after Kermut",
+    "blosum62": "likeness of the exchanged residues, without labels",
+    "mutation-count": "fewer mutations are fitter; 0 where all variants have equally many",
+}
+"""What the names of arms mean, for the page."""
 _MAP = LinearSegmentedColormap.from_list("fitness", ["#d55e00", "#f4f6f8", "#0072b2"])
 
 
@@ -59,6 +71,8 @@ def write_protein_report(folder: Path, page: Path | None = None) -> Path:
             figures=figures,
             results=results,
             tables=assay_tables(curves),
+            arms=[(arm, text) for arm, text in ARMS.items() if arm in curves.recipe],
+            judged=any(row.published is not None for row in results),
             published=published_tables(folder / "published.csv"),
             beside=beside.name,
         )
@@ -119,12 +133,16 @@ def published_tables(path: Path) -> dict[str, Any] | None:
         return None
     lines = list(csv_rows(read_text(path, "published numbers (published.csv)"), PUBLISHED_COLUMNS, path))
     rows = [(c[0], c[1], c[2], number(c[3], "spearman", path, line), c[4]) for line, c in lines]
-    means = sorted((row for row in rows if row[1].startswith("mean")), key=lambda row: (int(row[2]), -row[3]))
+    averages = [row for row in rows if row[1].startswith("mean")]
+    labels = sorted({int(row[2]) for row in averages})
+    value = {(row[0], int(row[2])): f"{row[3]:.3f}" for row in averages}
+    told = {row[0]: row[4] for row in averages}
+    means = [(method, [value.get((method, n), "") for n in labels], differs) for method, differs in told.items()]
     each = [row for row in rows if not row[1].startswith("mean")]
     methods = list(dict.fromkeys(row[0] for row in each))
     cells = {(row[1], row[0]): f"{row[3]:.2f}" for row in each}
     assays = {name: [cells.get((name, m), "–") for m in methods] for name in dict.fromkeys(row[1] for row in each)}
-    return {"means": means, "methods": methods, "assays": assays}
+    return {"labels": labels, "means": means, "methods": methods, "assays": assays}
 
 
 def draw_heatmap(path: Path) -> Drawn:
@@ -139,7 +157,7 @@ def draw_heatmap(path: Path) -> Drawn:
     for position, _, mutant, predicted, _ in rows:
         values[RESIDUES.index(mutant), place[int(position)]] = float(predicted)
     figure = canvas(7.6, 3.4)
-    axes = figure.add_axes((0.06, 0.17, 0.86, 0.78))
+    axes = figure.add_axes((0.06, 0.17, 0.82, 0.78))
     size = float(np.nanpercentile(np.abs(values - np.nanmedian(values)), 98)) or 1.0
     middle = float(np.nanmedian(values))
     shown = axes.pcolormesh(values, cmap=_MAP, vmin=middle - size, vmax=middle + size, rasterized=True)
@@ -150,7 +168,7 @@ def draw_heatmap(path: Path) -> Drawn:
     axes.set_xticks(np.arange(0, len(positions), step) + 0.5, [str(p) for p in positions[::step]], fontsize=8)
     axes.set_xlabel("position")
     axes.invert_yaxis()
-    figure.colorbar(shown, cax=figure.add_axes((0.935, 0.17, 0.015, 0.78)))
+    figure.colorbar(shown, cax=figure.add_axes((0.895, 0.17, 0.015, 0.78)))
     caption = (
         f"Predicted score of every single mutant of {rows[0][4]}; dots: the wild type. Blue is fitter than the middle, "
         "orange less."

@@ -167,7 +167,10 @@ def test_published_numbers_are_drawn_beside_ours(tmp_path):
     rows = [(row.method, row.assay, row.labels, row.spearman, row.differs) for row in ours]
     (tmp_path / "published.csv").write_text(to_csv(PUBLISHED_COLUMNS, rows))
     found = published_tables(tmp_path / "published.csv")
-    assert [row[0] for row in found["means"]][:2] == ["ProSST", "Metalic (ESM-2 8M)"]
+    assert found["labels"][:3] == [0, 16, 20]
+    assert [(row[0], row[1][:3]) for row in found["means"]][:2] == [
+        ("Fledge", ["0.300", "0.400", ""]), ("Metalic (ESM-2 8M)", ["0.480", "", ""])
+    ]  # fmt: skip
     assert found["assays"]["TAT_HV1BR_Fernandes_2016"] == ["0.30", "-0.03", "0.34", "0.41", "0.27"]
     assert found["assays"]["CALM1_HUMAN_Weile_2017"][0] == "–"
 
