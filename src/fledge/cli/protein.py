@@ -247,7 +247,8 @@ def _assay(source: Source) -> Any:
         scored=False,
     )  # fmt: skip
     if source.round or source.normalise:
-        return normalised(assay, source.round, how=source.normalise or "standardise")
+        how: Any = source.normalise or "standardise"
+        return normalised(assay, source.round, how=how)
     return assay
 
 

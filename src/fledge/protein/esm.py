@@ -259,7 +259,7 @@ class EmbeddingCache:
             path = place / f"{secrets.token_hex(6)}.npz"
             place.mkdir(parents=True, exist_ok=True)
             beside = path.with_name(f".{path.name}")
-            np.savez(beside, **made)  # type: ignore[arg-type]
+            np.savez(beside, **made)
             os.replace(beside, path)
             found |= made
             where.update(dict.fromkeys(made, path))

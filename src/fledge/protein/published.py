@@ -79,6 +79,6 @@ def beside(ours: Mapping[int, Mapping[str, float]]) -> list[PublishedRow]:
             PublishedRow(name, MEAN, n, value, _FSFP.format(differs))
             for n, value in zip(_FEW_LABELS, values, strict=True)
         ]
-    for name, values in _EACH.items():
-        rows += [PublishedRow(name, assay, 0, value, "") for assay, value in zip(PAPER_SINGLES, values, strict=True)]
+    for name, each in _EACH.items():
+        rows += [PublishedRow(name, assay, 0, value, "") for assay, value in zip(PAPER_SINGLES, each, strict=True)]
     return rows

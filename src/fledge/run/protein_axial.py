@@ -204,7 +204,7 @@ def _ranked(
         return None
     if tune_steps and len(shot.support) >= 4:
         model = fine_tuned(model, assay, shot.support, settings, n_steps=tune_steps, embed=embed)
-    how = {"n_query": settings.n_query, "embed": embed, "auxiliary": settings.auxiliary}
+    how: dict[str, Any] = {"n_query": settings.n_query, "embed": embed, "auxiliary": settings.auxiliary}
     return axial_spearman(model, assay, shot.support, shot.query, **how)
 
 
