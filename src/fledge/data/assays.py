@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from fledge.core.errors import DataError, nearest
-from fledge.data.measurements import read_scores
+from fledge.data.measurements import Normalise, normalise_rounds, read_scores
 from fledge.data.mutations import Offset, Variants, derive_wild_type, parse
 from fledge.data.residues import check_sequence
 from fledge.data.tables import Table, is_fasta, read_fasta, read_table
@@ -87,6 +87,8 @@ def read_assay(
     path = Path(path)
     name = name or path.name.removesuffix(".gz").rsplit(".", 1)[0]
     table = _fasta_table(path) if is_fasta(path) else read_table(path)
+    if not len(table):
+        raise DataError(f"{path} has a header, but no variant below it. Add a line per variant.")
     texts = table.column(variant) if variant else _column(table, (*MUTANT_COLUMNS, *SEQUENCE_COLUMNS), "variant")
     rows = [f"line {i + 2}" for i in range(len(table))]
     found = score or table.first_of(SCORE_COLUMNS)
@@ -96,7 +98,7 @@ def read_assay(
         _column(table, SCORE_COLUMNS, "score")
     scores = scores if found else np.full(len(table), np.nan)
     if wild_type is None:
-        wild_type = derive_wild_type(texts, offset=0 if offset == "auto" else offset)
+        wild_type = derive_wild_type(texts, offset=offset)
     wild_type = check_sequence(wild_type)
     try:
         variants = parse(texts, wild_type, offset=offset, rows=rows)
@@ -105,6 +107,25 @@ def read_assay(
     used = {id(texts), id(table.column(found)) if found else 0}
     extra = {key: cells for key, cells in table.columns.items() if id(cells) not in used}
     return Assay(name, wild_type, variants, scores, extra)
+
+
+def normalised(assay: Assay, rounds: str = "", *, how: Normalise = "standardise") -> Assay:
+    """The assay with the scores of its rounds or plates on one scale (`measurements.normalise_rounds`).
+
+    Args:
+        assay: read from a file.
+        rounds: its column that says which round a row belongs to; all are of one if it is empty.
+        how: "standardise", "wild_type" (divide by the round's wild-type rows) or "none".
+
+    Raises:
+        ConfigError: `how` is none of these.
+        DataError: there is no such column, or a round cannot be normalised.
+    """
+    if rounds and rounds not in assay.columns:
+        raise DataError(f"There is no column '{rounds}' of rounds. {nearest(rounds, assay.columns)}")
+    column = assay.columns[rounds] if rounds else None
+    scores = normalise_rounds(assay.scores, column, how=how, is_wild_type=assay.variants.counts == 0)
+    return replace(assay, scores=scores)
 
 
 def _fasta_table(path: Path) -> Table:
@@ -141,10 +162,9 @@ class Library:
                 "variants, target_seq; the files are <set>s/<name>.csv.gz)."
             )
         index = read_table(self.folder / "index.csv")
-        columns = [index.column(name) for name in ("name", "set", "variants", "target_seq")]
+        columns = [index.column(name) for name in ("name", "set", "target_seq")]
         self.sets: dict[str, str] = dict(zip(columns[0], columns[1], strict=True))
-        self.sizes: dict[str, int] = {name: int(n) for name, n in zip(columns[0], columns[2], strict=True)}
-        self.wild_types: dict[str, str] = dict(zip(columns[0], columns[3], strict=True))
+        self.wild_types: dict[str, str] = dict(zip(columns[0], columns[2], strict=True))
 
     def names(self, which: str | None = None) -> list[str]:
         """Of all assays, or of those of a set."""

@@ -81,7 +81,7 @@ def normalise_rounds(
 
     Raises:
         ConfigError: `how` is none of these.
-        DataError: a round has no usable wild-type well, or only one value to standardise by.
+        DataError: a round has no wild-type well above 0, or only one value to standardise by.
     """
     if how not in ("none", "standardise", "wild_type"):
         raise ConfigError(f"Rounds are normalised by 'none', 'standardise' or 'wild_type', not '{how}'.")
@@ -95,10 +95,11 @@ def normalise_rounds(
         if how == "wild_type":
             wells = scores[here & wild]
             wells = wells[np.isfinite(wells)]
-            if not wells.size or wells.mean() == 0:
+            if not wells.size or wells.mean() <= 0:
+                where = f"Round '{label}'" if rounds is not None else "The file"
                 raise DataError(
-                    f"Round '{label}' has no wild-type well with a value other than 0 to divide by. Add one (variant "
-                    "'WT'), or normalise by 'standardise'."
+                    f"{where} has no wild-type well with a value above 0 to divide by. Add one (variant 'WT'), or "
+                    "normalise by 'standardise'."
                 )
             scores[here] /= wells.mean()
         else:

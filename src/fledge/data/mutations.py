@@ -18,6 +18,8 @@ _SHORT = re.compile(r"([A-Za-z*])?(-?\d+)([A-Za-z*=-])")
 _LONG = re.compile(r"([A-Za-z]{3})(\d+)([A-Za-z]{3}|=|\*)")
 _WILD = {"", "wt", "wildtype", "wild-type", "wild type", "_wt", "p.=", "=", "none"}
 _INDEL = re.compile(r"del|ins|dup|fs|ext", re.IGNORECASE)
+_INDEL_RANGE = re.compile(r"\d_[A-Za-z]{0,3}\d+(del|ins|dup)", re.IGNORECASE)
+"""Such as A4_Y5insG; `_` alone also separates mutations."""
 SHOWN = 40
 """Bad rows that an error lists; further ones are counted."""
 PAD = -1
@@ -111,6 +113,8 @@ def split(text: str) -> list[Raw]:
         return []
     if text.lower().startswith("p."):
         text = text[2:].strip("()[]")
+    if _INDEL_RANGE.search(text):
+        raise DataError(f"'{text}' is an insertion or a deletion; only substitutions can be ranked")
     found: list[Raw] = []
     for part in _SEPARATOR.split(text):
         if not part:
@@ -179,9 +183,12 @@ def parse(texts: Iterable[str], wild_type: str, *, offset: Offset = 0, rows: Seq
 
 def _raw(text: str, wild_type: str) -> list[Raw]:
     stripped = text.strip().upper()
-    if len(stripped) >= 8 and stripped.isalpha() and not stripped.startswith(("WILD", "NONE")):
-        return _differences(stripped, wild_type)
-    return split(text)
+    return _differences(stripped, wild_type) if _is_sequence(stripped) else split(text)
+
+
+def _is_sequence(text: str) -> bool:
+    """Whether a text in capitals is a whole sequence, not a list of mutations."""
+    return len(text) >= 8 and text.isalpha() and not text.startswith(("WILD", "NONE"))
 
 
 def _differences(sequence: str, wild_type: str) -> list[Raw]:
@@ -260,15 +267,23 @@ def _told(faults: Sequence[str], n: int, hint: str) -> str:
     return f"{len(faults)} of the mutations of {n} variants cannot be used:\n{lines}{more}\n{cure}"
 
 
-def derive_wild_type(texts: Iterable[str], *, offset: int = 0, length: int | None = None) -> str:
-    """The wild type that mutation strings speak of; for files that do not bring it.
+def derive_wild_type(texts: Sequence[str], *, offset: Offset = 0, length: int | None = None) -> str:
+    """The wild type that mutation strings speak of; for files that do not bring it. "auto": a position 0 adds 1.
 
     Raises:
-        DataError: letters contradict each other, or names positions that no variant touches.
+        DataError: letters contradict each other, names positions that no variant touches, or there are only sequences.
     """
+    if any(_is_sequence(text.strip().upper()) for text in texts):
+        raise DataError("Full sequences do not say which of them is the wild type. Give it (wild_type=…, -w).")
+    raws = [split(text) for text in texts]
+    from_zero = any(number == 0 for raw in raws for _, number, _ in raw)
+    if offset == "auto":
+        offset = int(from_zero)
+    elif from_zero and offset <= 0:
+        raise DataError("Positions count from 0 here. Give the wild type and offset=1 (--offset 1), or offset='auto'.")
     letters: dict[int, str] = {}
-    for i, text in enumerate(texts, 1):
-        for wild, number, _ in split(text):
+    for i, raw in enumerate(raws, 1):
+        for wild, number, _ in raw:
             if letters.setdefault(number + offset, wild) != wild:
                 raise DataError(
                     f"row {i}: {wild}{number} contradicts an earlier row's {letters[number + offset]}{number}. "

@@ -123,7 +123,7 @@ def domain_split(
     if len(alone) < n_test:
         raise DataError(
             f"{n_test} test proteins were wanted, but only {len(alone)} of {len(wild_types)} are alike to no other. "
-            "Ask for fewer."
+            "Ask for fewer, or take the split 'all'."
         )
     test = set(np.random.default_rng(seed).permutation(alone)[:n_test].tolist())
     return Split(tuple(n for n in wild_types if n not in test), tuple(n for n in wild_types if n in test))
@@ -133,7 +133,7 @@ def _found(held: Sequence[str], test: Sequence[str], names: Sequence[str]) -> No
     if not held:
         raise DataError(
             f"None of the held-out assays is there ({', '.join(test[:3])} …); there are {len(names)}: "
-            f"{', '.join(names[:3])} … Name your own test assays."
+            f"{', '.join(names[:3])} … Take the split 'all', or name your own test assays."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -112,7 +113,7 @@ def tune(
     shown: Bool[Array | np.ndarray, "step row"],
     n_steps: Int[Array, ""],
     kind: Int[Array, ""],
-    learning_rate: float = LEARNING_RATE,
+    learning_rate: Float[Array, ""] | float = LEARNING_RATE,
     in_context: bool = True,
 ) -> SiteTokenModel:
     """The model after some steps of Adam, each on a random half of the labels with the other half to be ranked.
@@ -147,7 +148,7 @@ def tune(
     return jax.lax.fori_loop(0, n_steps, step, (model, optimiser.init(model)))[0]
 
 
-_tuned = jax.jit(tune, static_argnames=("learning_rate", "in_context"))
+_tuned = jax.jit(tune, static_argnames="in_context")
 
 
 @partial(jax.jit, static_argnums=4)
@@ -242,7 +243,7 @@ def adapt(
             model = own
             if n_steps:
                 shown = halves((seed, member, i), len(parts[i][0]), size, n_steps)
-                how = {"learning_rate": learning_rate, "in_context": in_context}
+                how: dict[str, Any] = {"learning_rate": np.float32(learning_rate), "in_context": in_context}
                 model = _tuned(own, codes, rows, shown, steps, which, **how)
             context, mean, spread = _context(model, codes, rows, which, in_context)
             copies.append(Copy(model, context, float(mean), float(spread)))

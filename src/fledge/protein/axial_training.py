@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -13,8 +14,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from fledge.core.errors import unknown
+from fledge.core.errors import ConfigError, unknown
 from fledge.data.assays import Assay
+from fledge.data.measurements import read_scores
 from fledge.data.residues import ALPHABET, encode
 from fledge.learn.ranking import bradley_terry
 from fledge.learn.schedules import warmup_cosine
@@ -22,9 +24,21 @@ from fledge.protein.metalic import TINY, AxialModel, AxialSettings, TinyAxial
 from fledge.protein.scores import spearman
 from fledge.protein.tasks import bucket
 
-Embed = Callable[[Sequence[str]], Float[np.ndarray, "row column part"]]
-"""Sequences of one length → features of their residues."""
+
+@runtime_checkable
+class Embed(Protocol):
+    """What makes features of residues: an `esm.Encoder` or an `esm.EmbeddingCache`."""
+
+    def get(self, name: str, sequences: Sequence[str]) -> Float[np.ndarray, "row column part"]:
+        """Features of sequences of the protein of that name."""
+        ...
+
+
 MODELS = ("metalic", "tiny-axial")
+FLOOR = 1e-5
+"""Of the schedule, as published: a share of the peak."""
+_STEADY = 10**9
+"""Steps of a schedule that does not fall while fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class AxialTraining:
     weight_decay: float = 5e-3
     max_grad_norm: float = 1.0
     seed: int = 0
+    auxiliary: str = ""
+    """Of "metalic": a column of the assays with another model's zero-shot scores, shown for every row."""
     sizes: AxialSettings | None = None
     """Of the model; by default those of its name."""
 
@@ -59,6 +75,8 @@ class AxialContext(eqx.Module):
     labels: Float[Array | np.ndarray, " row"]
     """Standardised by the support (by all rows, where there is none: a scale says nothing to the loss)."""
     known: Bool[Array | np.ndarray, " row"]
+    auxiliary: Float[Array | np.ndarray, " row"] | None = None
+    """A zero-shot score, standardised over the whole assay; 0 where it is missing."""
 
 
 class AxialState(eqx.Module):
@@ -69,7 +87,13 @@ class AxialState(eqx.Module):
     step: Int[Array, ""]
 
 
-def context_of(assay: Assay, rows: Int[np.ndarray, " row"], n_support: int, embed: Embed | None = None) -> AxialContext:
+def context_of(
+    assay: Assay,
+    rows: Int[np.ndarray, " row"],
+    n_support: int,
+    embed: Embed | None = None,
+    auxiliary: str = "",
+) -> AxialContext:
     """The context of some rows of an assay, the first `n_support` of them labelled."""
     wild = encode(assay.wild_type)
     sequences = np.tile(wild, (len(rows), 1))
@@ -79,7 +103,7 @@ def context_of(assay: Assay, rows: Int[np.ndarray, " row"], n_support: int, embe
     x: np.ndarray = sequences
     if embed is not None:
         letters = np.array(list(ALPHABET))
-        x = embed(["".join(letters[codes]) for codes in sequences])
+        x = embed.get(assay.name, ["".join(letters[codes]) for codes in sequences])
     length = x.shape[1]
     extra = bucket(length) - length
     scores = assay.scores[rows]
@@ -91,7 +115,20 @@ def context_of(assay: Assay, rows: Int[np.ndarray, " row"], n_support: int, embe
         np.arange(length + extra) < length,
         labels.astype(np.float32),
         np.arange(len(rows)) < n_support,
+        auxiliary_scores(assay, auxiliary)[rows] if auxiliary else None,
     )
+
+
+def auxiliary_scores(assay: Assay, column: str) -> Float[np.ndarray, " variant"]:
+    """A column of zero-shot scores, standardised over the whole assay (they are no labels); 0 where there is none."""
+    if column not in assay.columns:
+        return np.zeros(len(assay), np.float32)
+    values = read_scores(assay.columns[column])
+    there = np.isfinite(values)
+    spread = values[there].std() if there.any() else 0.0
+    if spread == 0:
+        return np.zeros(len(assay), np.float32)
+    return np.where(there, (values - values[there].mean()) / spread, 0.0).astype(np.float32)
 
 
 def forward(model: Any, data: AxialContext, key: Key[Array, ""] | None = None) -> Float[Array, " row"]:
@@ -101,7 +138,8 @@ def forward(model: Any, data: AxialContext, key: Key[Array, ""] | None = None) -
     if isinstance(model, TinyAxial):
         wild = jnp.asarray(data.wild_type)
         return model(jnp.asarray(data.x), wild, *given, columns=columns, key=key)
-    return model(jnp.asarray(data.x), *given, columns=columns, key=key)
+    auxiliary = None if data.auxiliary is None else jnp.asarray(data.auxiliary)
+    return model(jnp.asarray(data.x), *given, columns=columns, auxiliary=auxiliary, key=key)
 
 
 def make_axial(settings: AxialTraining, embedding: int | None = None) -> AxialModel | TinyAxial:
@@ -127,7 +165,7 @@ def make_axial(settings: AxialTraining, embedding: int | None = None) -> AxialMo
 
 def axial_optimiser(settings: AxialTraining) -> optax.GradientTransformation:
     """AdamW behind a global norm. What is called a bias does not decay; gains of norms do, as in the public code."""
-    factor = warmup_cosine(settings.warmup, settings.schedule_steps)
+    factor = warmup_cosine(settings.warmup, settings.schedule_steps, FLOOR)
 
     def decays(tree: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, leaf: "bias" not in jax.tree_util.keystr(path), tree)
@@ -154,6 +192,7 @@ def _gradient(model: Any, data: AxialContext, key: Key[Array, ""]) -> tuple[Arra
     return jax.value_and_grad(loss)(model)
 
 
+@lru_cache(maxsize=4)
 def make_axial_step(
     settings: AxialTraining,
 ) -> Callable[[AxialState, Sequence[AxialContext]], tuple[AxialState, float]]:
@@ -178,6 +217,40 @@ def make_axial_step(
     return step
 
 
+def fine_tuned(
+    model: Any,
+    assay: Assay,
+    support: Int[np.ndarray, " label"],
+    settings: AxialTraining,
+    *,
+    n_steps: int = 100,
+    n_splits: int = 4,
+    seed: int = 0,
+    embed: Embed | None = None,
+) -> Any:
+    """The model after steps of AdamW on the support alone (Beck et al. 2025, §3); the one handed in stays as it is.
+
+    Each step averages random re-splits: half of the support keeps its labels, the other half is ranked. The rate stays
+    that of the peak. No further labels are used, so nothing stops it early.
+
+    Raises:
+        ConfigError: there are fewer than four labels.
+    """
+    if len(support) < 4:
+        raise ConfigError(
+            f"Fine-tuning takes at least 4 labels to split, not {len(support)}. Use them in context alone."
+        )
+    steady = replace(settings, warmup=0, schedule_steps=_STEADY)
+    step = make_axial_step(steady)
+    state = AxialState(model, axial_optimiser(steady).init(model), jnp.zeros((), jnp.int32))
+    rng = np.random.default_rng(seed)
+    for _ in range(n_steps):
+        orders = [rng.permutation(support) for _ in range(n_splits)]
+        contexts = [context_of(assay, rows, len(support) // 2, embed, settings.auxiliary) for rows in orders]
+        state, _ = step(state, contexts)
+    return state.model
+
+
 _forward = eqx.filter_jit(forward)
 
 
@@ -189,12 +262,13 @@ def axial_spearman(
     *,
     n_query: int = 100,
     embed: Embed | None = None,
+    auxiliary: str = "",
 ) -> float:
     """Spearman of the query, in contexts of `n_query` (the last filled up with rows of the first): no fine-tuning."""
     found = []
     for start in range(0, len(query), n_query):
         part = query[start : start + n_query]
         rows = np.concatenate([support, np.resize(np.concatenate([part, query]), max(n_query, len(part)))])
-        v = np.asarray(_forward(model, context_of(assay, rows, len(support), embed)))
+        v = np.asarray(_forward(model, context_of(assay, rows, len(support), embed, auxiliary)))
         found.append(v[len(support) : len(support) + len(part)])
     return spearman(np.concatenate(found), assay.scores[query])

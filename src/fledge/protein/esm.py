@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import equinox as eqx
 import jax
@@ -48,6 +50,10 @@ class Encoder:
     def width(self) -> int:
         """Numbers per residue."""
         return self.model.embed_size
+
+    def get(self, name: str, sequences: Sequence[str]) -> Float[np.ndarray, "row column width"]:
+        """Features of sequences of one protein, whatever its name: as of an `EmbeddingCache`."""
+        return self(sequences)
 
     def __call__(self, sequences: Sequence[str]) -> Float[np.ndarray, "row column width"]:
         """Features after the layer; CLS and EOS stay in.
@@ -221,29 +227,49 @@ def _digest(weights: Path) -> str:
 
 
 class EmbeddingCache:
-    """Features on disk in half precision, one file per protein: keyed by weights, layer and sequence."""
+    """Features on disk in half precision: a folder for each protein, keyed by weights, layer and sequence.
+
+    What is missing is made and written as one more file, so that a cache grows without being written anew.
+    """
 
     def __init__(self, folder: Path, encoder: Encoder) -> None:
         self.folder = Path(folder) / f"{encoder.digest}-{encoder.layer}".replace(" ", "")
         self.encoder = encoder
+        self._known: dict[str, dict[str, Path]] = {}
+
+    @property
+    def width(self) -> int:
+        """Numbers per residue."""
+        return self.encoder.width
 
     def get(self, name: str, sequences: Sequence[str]) -> Float[np.ndarray, "row column width"]:
         """Features of sequences of one protein; those that are not there yet are made and kept."""
-        path = self.folder / f"{name}.npz"
-        known: dict[str, np.ndarray] = {}
-        if path.exists():
-            try:
-                with np.load(path) as file:
-                    known = dict(file)
-            except (OSError, ValueError):
-                known = {}  # cut short: made again
+        place = self.folder / re.sub(r"[^\w.-]", "_", name)
+        where = self._known.setdefault(name, {})
+        if not where:
+            for path in sorted(place.glob("[!.]*.npz")):
+                where.update(dict.fromkeys(_arrays(path), path))
         keys = [hashlib.sha256(sequence.encode()).hexdigest()[:20] for sequence in sequences]
-        missing = {key: sequence for key, sequence in zip(keys, sequences, strict=True) if key not in known}
+        found: dict[str, np.ndarray] = {}
+        for path in {where[key] for key in keys if key in where}:
+            found |= _arrays(path, {key for key in keys if where.get(key) == path})
+        missing = {key: sequence for key, sequence in zip(keys, sequences, strict=True) if key not in found}
         if missing:
-            made = self.encoder(list(missing.values())).astype(np.float16)
-            known |= dict(zip(missing, made, strict=True))
-            self.folder.mkdir(parents=True, exist_ok=True)
-            beside = self.folder / f".{secrets.token_hex(4)}.npz"
-            np.savez(beside, **known)  # type: ignore[arg-type]
+            made = dict(zip(missing, self.encoder(list(missing.values())).astype(np.float16), strict=True))
+            path = place / f"{secrets.token_hex(6)}.npz"
+            place.mkdir(parents=True, exist_ok=True)
+            beside = path.with_name(f".{path.name}")
+            np.savez(beside, **made)
             os.replace(beside, path)
-        return np.stack([known[key] for key in keys]).astype(np.float32)
+            found |= made
+            where.update(dict.fromkeys(made, path))
+        return np.stack([found[key] for key in keys]).astype(np.float32)
+
+
+def _arrays(path: Path, keys: Collection[str] | None = None) -> dict[str, Any]:
+    """Some arrays of a file, or the names of all (without reading them); nothing of a file that was cut short."""
+    try:
+        with np.load(path) as file:
+            return {key: file[key] for key in keys} if keys is not None else dict.fromkeys(file.files)
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+        return {}

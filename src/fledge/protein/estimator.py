@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from fledge.core.contracts import Estimator
-from fledge.core.errors import ConfigError, DataError, nearest, need, unknown
+from fledge.core.errors import ConfigError, DataError, FledgeError, nearest, need, unknown
 from fledge.data.assays import read_wild_type
 from fledge.data.measurements import combine_replicates, place_censored, read_scores
 from fledge.data.mutations import Offset, Variants, all_singles, parse
@@ -96,6 +96,7 @@ class FitnessEstimator(Estimator):
             DataError: lists the variants or scores that cannot be used.
             ConfigError: there is no wild type, or a parameter is out of range.
         """
+        X, y = () if X is None else X, () if y is None else y
         source = wild_type if wild_type is not None else self.wild_type
         if source is None:
             raise ConfigError("There is no wild type. Write: fit(variants, y, wild_type='MKT…'), or give a FASTA file.")
@@ -109,7 +110,9 @@ class FitnessEstimator(Estimator):
         self.variants_, self.scores_, self.replicates_ = merged.variants, merged.mean, merged.count
         self.n_labels_ = len(self.scores_)
         self.n_features_in_ = 1
-        if self.n_labels_ > 1 and np.ptp(self.scores_) == 0:
+        self._shown = (self.variants_, self.scores_)
+        if self._constant():
+            self._shown = (self.variants_.take(np.zeros(0, np.int64)), np.zeros(0))
             warnings.warn(
                 f"All {self.n_labels_} scores are {self.scores_[0]:g}: they say nothing about an order. Variants are "
                 "ranked as if there were no labels.",
@@ -117,8 +120,7 @@ class FitnessEstimator(Estimator):
             )
         self.prior_ = load_prior(self.weights)
         self.n_steps_ = self._chosen_steps()
-        whole = [(self.variants_, self.scores_)]
-        self.adapted_ = adapt(self.prior_.members, self.wild_type_, whole, n_steps=self.n_steps_, **self._how())
+        self.adapted_ = adapt(self.prior_.members, self.wild_type_, [self._shown], n_steps=self.n_steps_, **self._how())
         self._folded: tuple[Adapted, Calibration, np.ndarray] | None = None
         return self
 
@@ -216,7 +218,7 @@ class FitnessEstimator(Estimator):
             raise DataError(f"A list of variants was wanted, not the single string '{X[:20]}'. Write: ['{X[:20]}'].")
         texts = [str(x[0] if isinstance(x, (list, tuple, np.ndarray)) and len(x) == 1 else x) for x in X]
         if not hasattr(self, "wild_type_"):
-            raise ConfigError("The estimator knows no protein yet. Call fit first (without labels: fit(wild_type=…)).")
+            raise _unfitted()
         return parse(texts, self.wild_type_, offset=self.offset)
 
     def _candidates(self, X: Any) -> Variants:
@@ -226,7 +228,7 @@ class FitnessEstimator(Estimator):
                 raise DataError("There is no candidate to rank. Give some, or nothing for all single mutants.")
             return found
         if not hasattr(self, "wild_type_"):
-            raise ConfigError("The estimator knows no protein yet. Call fit first (without labels: fit(wild_type=…)).")
+            raise _unfitted()
         singles, measured = all_singles(self.wild_type_), set(self.variants_.keys())
         return singles.take(np.array([key not in measured for key in singles.keys()]))  # noqa: SIM118
 
@@ -239,7 +241,13 @@ class FitnessEstimator(Estimator):
             raise unknown("kind of measurement", self.kind, KINDS)
         return KINDS.index(self.kind)
 
+    def _constant(self) -> bool:
+        """Whether there are several labels that are all equal."""
+        return self.n_labels_ > 1 and bool(np.ptp(self.scores_) == 0)
+
     def _chosen_steps(self) -> int:
+        if self._constant():
+            return 0
         if self.n_steps == "rule":
             return steps_by_rule(self.n_labels_, in_context=self.prior_.in_context)
         if self.n_steps == "cv":
@@ -269,14 +277,14 @@ class FitnessEstimator(Estimator):
     def _folds(self) -> tuple[Adapted, Calibration, np.ndarray]:
         """Made when first asked for: copies for the spread, and what turns values into the assay's unit."""
         if not hasattr(self, "adapted_"):
-            raise ConfigError("The estimator knows no protein yet. Call fit first (without labels: fit(wild_type=…)).")
+            raise _unfitted()
         if self._folded is None:
-            if self.n_labels_ >= N_FOLDS:
+            if self.n_labels_ >= N_FOLDS and not self._constant():
                 adapted, held_out = self._held_out(N_FOLDS, self.n_steps_)
                 usual = adapted.predict(references(self.wild_type_, 0, self.seed)).std(axis=0)
                 self._folded = (adapted, calibrate(held_out, self.scores_, float(np.median(usual))), held_out)
             else:
-                parts = [(self.variants_, self.scores_)] * 3  # what differs is the unlabelled part of the context
+                parts = [self._shown] * 3  # what differs is the unlabelled part of the context
                 adapted = adapt(self.prior_.members, self.wild_type_, parts, n_steps=0, **self._how())
                 self._folded = (adapted, Calibration(1.0, 0.0, np.zeros(0), False), np.zeros(self.n_labels_))
         return self._folded
@@ -297,6 +305,16 @@ class FitnessEstimator(Estimator):
         )
 
 
+def _unfitted() -> FledgeError:
+    """The error before `fit`; for scikit-learn, where it is installed, also its own."""
+    text = "The estimator knows no protein yet. Call fit first (without labels: fit(wild_type=…))."
+    try:
+        from sklearn.exceptions import NotFittedError
+    except ImportError:
+        return ConfigError(text)
+    return type("NotFitted", (ConfigError, NotFittedError), {})(text)
+
+
 def _parameters() -> list[str]:
     return [name for name in inspect.signature(FitnessEstimator.__init__).parameters if name != "self"]
 
@@ -309,8 +327,3 @@ def _scores(y: Any) -> Float[np.ndarray, " row"]:
             raise DataError(f"Score {int(np.isposinf(scores).argmax()) + 1} is infinite. Leave that row out.")
         return scores
     return read_scores(cells)
-
-
-def measured(y: Any) -> Bool[np.ndarray, " row"]:
-    """Which scores are numbers."""
-    return np.isfinite(_scores(y))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -63,9 +64,11 @@ def evaluate(
         assays: none of which was learnt from.
         protocol: what is measured.
         untrained: models for the arm of that name.
-        tell: called with a line for each assay that is too small for a number of shots, and after each assay.
+        tell: called with a line for each assay that is too small for a number of shots, after each assay, and at the
+            end for each arm that gave all variants of an assay one value (such a ranking counts as 0).
     """
     found: list[Measured] = []
+    flat: Counter[str] = Counter()
     for assay in assays:
         kept = np.isfinite(assay.scores)
         assay = Assay(assay.name, assay.wild_type, assay.variants.take(kept), assay.scores[kept], {}, assay.set)
@@ -76,13 +79,21 @@ def evaluate(
                 except FledgeError as error:
                     tell(f"{assay.name}: {error}")
                     continue
-                found += _arms(prior, assay, shot, protocol.arms, repeat, untrained)
+                found += _arms(prior, assay, shot, protocol.arms, repeat, untrained, flat)
         tell(assay.name)
+    for arm, count in flat.items():
+        tell(f"{arm}: {count} rankings had one value for all variants, and count as 0")
     return found
 
 
 def _arms(
-    prior: Prior, assay: Assay, shot: FewShot, arms: Sequence[str], repeat: int, untrained: Prior | None
+    prior: Prior,
+    assay: Assay,
+    shot: FewShot,
+    arms: Sequence[str],
+    repeat: int,
+    untrained: Prior | None,
+    flat: Counter[str],
 ) -> Iterator[Measured]:
     support, labels = assay.variants.take(shot.support), assay.scores[shot.support]
     query, truth = assay.variants.take(shot.query), assay.scores[shot.query]
@@ -113,6 +124,7 @@ def _arms(
                 in_context=prior.in_context,
             )
             v = adapted.predict(query).mean(axis=0)
+        flat.update([arm] * bool(np.ptp(v) == 0))
         yield Measured(arm, assay.name, repeat, n, spearman(v, truth))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from fledge.core.errors import unknown
+from fledge.core.errors import ConfigError, unknown
 from fledge.data.assays import Assay
 from fledge.data.mutations import Variants
 from fledge.data.residues import decode
@@ -57,10 +57,31 @@ def nk(seed: int, k: int = 2) -> Assay:
     return _measured(f"nk-{seed}", rng.integers(0, LETTERS, LENGTH), value, rng)
 
 
+def ehrlich(seed: int) -> Assay:
+    """Variants of a sequence near the optimum of an `Ehrlich` problem; those with a forbidden neighbour rank last.
+
+    Heavily tied, and nothing is shared between proteins: for design loops and for tests of ties.
+    """
+    problem = Ehrlich.sample(seed, n_states=LETTERS, length=LENGTH, n_motifs=2)
+    rng = np.random.default_rng((23, seed))
+    wild = problem.optimum()
+    for _ in range(100):
+        x = wild.copy()
+        x[rng.integers(LENGTH)] = rng.integers(LETTERS)
+        wild = x if problem(x) > 0 else wild
+        if problem(wild) < 1 and rng.random() < 0.2:
+            break
+    return _measured(f"ehrlich-{seed}", wild, lambda x: max(problem(x), -0.25), rng, noise=0.0)
+
+
 def _measured(
-    name: str, wild: Int[np.ndarray, " site"], value: Callable[[np.ndarray], float], rng: np.random.Generator
+    name: str,
+    wild: Int[np.ndarray, " site"],
+    value: Callable[[np.ndarray], float],
+    rng: np.random.Generator,
+    noise: float = 0.1,
 ) -> Assay:
-    """400 variants with one to four mutations, 10 % noise, standardised."""
+    """400 variants with one to four mutations, noise relative to their spread, standardised."""
     lists, scores = [], []
     for _ in range(N_VARIANTS):
         n = int(rng.integers(1, MOST_MUTATIONS + 1))
@@ -71,11 +92,11 @@ def _measured(
         lists.append([(int(s), int(r)) for s, r in zip(sites, residues, strict=True)])
         scores.append(value(x))
     y = np.array(scores)
-    y = y + 0.1 * y.std() * rng.normal(size=len(y))
+    y = y + noise * y.std() * rng.normal(size=len(y))
     return Assay(name, decode(wild), Variants.of(lists), (y - y.mean()) / y.std(), {}, "synthetic")
 
 
-FAMILIES: dict[str, Callable[[int], Assay]] = {"potts": potts, "nk": nk}
+FAMILIES: dict[str, Callable[[int], Assay]] = {"potts": potts, "nk": nk, "ehrlich": ehrlich}
 
 
 def synthetic_assays(family: str, n: int, seed: int = 0) -> list[Assay]:
@@ -108,13 +129,24 @@ class Ehrlich:
     def sample(
         cls, seed: int, *, n_states: int = 5, length: int = 7, n_motifs: int = 1, size: int = 3, levels: int = 3
     ) -> Ehrlich:
-        """A random problem."""
+        """A random problem.
+
+        Raises:
+            ConfigError: the motifs do not fit into the length.
+        """
+        if n_motifs * size > length or size < 2:
+            raise ConfigError(
+                f"{n_motifs} motifs of {size} elements do not fit into {length} sites (elements: at least 2). Take a "
+                "greater length."
+            )
         rng = np.random.default_rng((17, seed))
         chance = np.exp(rng.normal(size=(n_states, n_states)) / 0.5)
         offset = np.arange(n_states)
         wrapped = np.abs(offset[:, None] - offset[None])
         band = np.minimum(wrapped, n_states - wrapped) <= max(1, int(0.4 * n_states))
-        allowed = band | np.eye(n_states, dtype=bool)
+        allowed = np.eye(n_states, dtype=bool)
+        while not (np.linalg.matrix_power(allowed.astype(float), n_states) > 0).all():  # every state leads to every one
+            allowed = band[rng.permutation(n_states)] | np.eye(n_states, dtype=bool)
         chance = np.where(allowed, chance, 0)
         chance /= chance.sum(axis=1, keepdims=True)
         chain = [int(rng.integers(n_states))]
@@ -127,6 +159,16 @@ class Ehrlich:
             steps = 1 + np.floor(slack * share / share.sum()).astype(int)
             gaps[m, 1:] = np.cumsum(steps)
         return cls(allowed, np.array(chain).reshape(n_motifs, size), gaps, length, levels)
+
+    def optimum(self) -> Int[np.ndarray, " site"]:
+        """A sequence of value 1: motif after motif, each element repeated until the next one's place."""
+        x = np.zeros(self.length, np.int64)
+        at = 0
+        for motif, gap in zip(self.motifs, self.gaps, strict=True):
+            for state, place in zip(motif, gap, strict=True):
+                x[at + place :] = state
+            at += int(gap[-1]) + 1
+        return x
 
     def __call__(self, x: Int[np.ndarray, " site"]) -> float:
         """The value of a sequence of states: 0 … 1, −∞ where infeasible."""

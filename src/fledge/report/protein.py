@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from fledge.core import stats
 from fledge.core.curves import Cube, Curves
+from fledge.core.errors import DataError
 from fledge.core.files import csv_rows, number, read_text, write_text
 from fledge.core.records import read_curves, read_record, read_results
 from fledge.report.figures import draw_lines
@@ -21,8 +21,21 @@ from fledge.report.summarise import Line
 _TEMPLATE = "protein.html.j2"
 RESIDUES = "GAVLIMFWYCPSTNQDEKRH"
 """Rows of the heat map: like beside like."""
-HEATMAP_COLUMNS = ("position", "wild_type", "mutant", "predicted")
+HEATMAP_COLUMNS = ("position", "wild_type", "mutant", "predicted", "of")
+PUBLISHED_COLUMNS = ("method", "assay", "labels", "spearman", "differs")
 CALIBRATION_COLUMNS = ("nominal", "covered", "assay", "n", "width")
+ARMS = {
+    "meta": "the meta-trained models, fine-tuned on the labels where these are enough",
+    "context-only": "meta without fine-tuning: labels are shown, and that is all",
+    "shuffled-labels": "meta with the labels dealt out wrongly: a check that it is the labels which help",
+    "untrained": "a model that was never meta-trained, fine-tuned on the labels",
+    "without-context": "meta-trained models that see no other variant, fine-tuned on the labels",
+    "ridge": "ridge regression on the mutated site and residues",
+    "gaussian-process": "a Gaussian process with a kernel of mutations, after Kermut",
+    "blosum62": "likeness of the exchanged residues, without labels",
+    "mutation-count": "fewer mutations are fitter; 0 where all variants have equally many",
+}
+"""What the names of arms mean, for the page."""
 _MAP = LinearSegmentedColormap.from_list("fitness", ["#d55e00", "#f4f6f8", "#0072b2"])
 
 
@@ -58,6 +71,9 @@ def write_protein_report(folder: Path, page: Path | None = None) -> Path:
             figures=figures,
             results=results,
             tables=assay_tables(curves),
+            arms=[(arm, text) for arm, text in ARMS.items() if arm in curves.recipe],
+            judged=any(row.published is not None for row in results),
+            published=published_tables(folder / "published.csv"),
             beside=beside.name,
         )
     )
@@ -107,32 +123,57 @@ def assay_tables(curves: Curves) -> list[dict[str, Any]]:
     return found
 
 
+def published_tables(path: Path) -> dict[str, Any] | None:
+    """Published numbers beside ours: means by number of labels, and single assays; None without the file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    lines = list(csv_rows(read_text(path, "published numbers (published.csv)"), PUBLISHED_COLUMNS, path))
+    rows = [(c[0], c[1], c[2], number(c[3], "spearman", path, line), c[4]) for line, c in lines]
+    averages = [row for row in rows if row[1].startswith("mean")]
+    labels = sorted({int(row[2]) for row in averages})
+    value = {(row[0], int(row[2])): f"{row[3]:.3f}" for row in averages}
+    told = {row[0]: row[4] for row in averages}
+    means = [(method, [value.get((method, n), "") for n in labels], differs) for method, differs in told.items()]
+    each = [row for row in rows if not row[1].startswith("mean")]
+    methods = list(dict.fromkeys(row[0] for row in each))
+    cells = {(row[1], row[0]): f"{row[3]:.2f}" for row in each}
+    assays = {name: [cells.get((name, m), "–") for m in methods] for name in dict.fromkeys(row[1] for row in each)}
+    return {"labels": labels, "means": means, "methods": methods, "assays": assays}
+
+
 def draw_heatmap(path: Path) -> Drawn:
     """Predictions for every single mutant of a protein: positions across, residues down."""
     rows = [cells for _, cells in csv_rows(read_text(path, "heat map (heatmap.csv)"), HEATMAP_COLUMNS, path)]
+    if not rows:
+        raise DataError(f"{path} has a header and nothing below it. Make it again.")
     positions = sorted({int(row[0]) for row in rows})
     values = np.full((len(RESIDUES), len(positions)), np.nan)
     place = {position: j for j, position in enumerate(positions)}
     wild = {int(row[0]): row[1] for row in rows}
-    for position, _, mutant, predicted in rows:
+    for position, _, mutant, predicted, _ in rows:
         values[RESIDUES.index(mutant), place[int(position)]] = float(predicted)
     figure = canvas(7.6, 3.4)
-    axes = figure.add_axes((0.06, 0.17, 0.86, 0.78))
+    axes = figure.add_axes((0.06, 0.17, 0.82, 0.78))
     size = float(np.nanpercentile(np.abs(values - np.nanmedian(values)), 98)) or 1.0
     middle = float(np.nanmedian(values))
     shown = axes.pcolormesh(values, cmap=_MAP, vmin=middle - size, vmax=middle + size, rasterized=True)
-    for at, residue in wild.items():
-        axes.plot([place[at] + 0.5], [RESIDUES.index(residue) + 0.5], ".", color=INK, markersize=2)
+    heights = [RESIDUES.index(wild[at]) + 0.5 for at in positions]
+    axes.plot(np.arange(len(positions)) + 0.5, heights, ".", color=INK, markersize=2, linestyle="none")
     axes.set_yticks(np.arange(len(RESIDUES)) + 0.5, list(RESIDUES), fontsize=7)
     step = max(1, len(positions) // 12)
     axes.set_xticks(np.arange(0, len(positions), step) + 0.5, [str(p) for p in positions[::step]], fontsize=8)
     axes.set_xlabel("position")
     axes.invert_yaxis()
-    figure.colorbar(shown, cax=figure.add_axes((0.935, 0.17, 0.015, 0.78)))
+    figure.colorbar(shown, cax=figure.add_axes((0.895, 0.17, 0.015, 0.78)))
     caption = (
-        "Predicted score of every single mutant; dots: the wild type. Blue is fitter than the middle, orange less."
+        f"Predicted score of every single mutant of {rows[0][4]}; dots: the wild type. Blue is fitter than the middle, "
+        "orange less."
     )
-    numbers = [(int(r[0]), r[1], r[2], float(r[3])) for r in rows]
+    numbers = [(int(r[0]), r[1], r[2], float(r[3]), r[4]) for r in rows]
     return Drawn("heatmap", "Every single mutant", caption, to_svg(figure), HEATMAP_COLUMNS, numbers)
 
 
@@ -164,8 +205,3 @@ def draw_calibration(path: Path) -> Drawn:
     return Drawn(
         "calibration", "Do intervals hold what they promise?", caption, to_svg(figure), CALIBRATION_COLUMNS, rows
     )
-
-
-def judged(results: Sequence[Any]) -> list[Any]:
-    """Rows with a published number beside them."""
-    return [row for row in results if row.published is not None]

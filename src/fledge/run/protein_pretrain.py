@@ -164,8 +164,15 @@ def train_members(
         advance: called with the steps that are done and all steps, after every chunk.
 
     Raises:
-        ConfigError: there are fewer assays than a step takes tasks, or the checkpoints are of another training.
+        ConfigError: there are fewer assays than a step takes tasks, a number is out of range, or the checkpoints are of
+            another training.
     """
+    train = settings.train
+    if settings.n_members < 1 or train.n_steps < train.chunk or train.n_steps % train.chunk:
+        raise ConfigError(
+            f"There is at least 1 member, and steps are a multiple of {train.chunk}: {settings.n_members} members and "
+            f"{train.n_steps} steps were asked for."
+        )
     apart = kept_apart(assays, settings.validation) if settings.validation else []
     names = {assay.name for assay in apart}
     learnt = [assay for assay in assays if assay.name not in names]

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from fledge.core.errors import FledgeError, nearest, unknown
-from fledge.core.files import parse_json, read_text, to_csv, to_json, write_text
+from fledge.core.files import parse_json, read_text, to_json, write_text
 from fledge.core.records import Curves, Result, write_curves, write_results
 from fledge.data.assays import Assay, Library
 from fledge.protein.baselines import BASELINES
@@ -46,7 +45,7 @@ class ProteinStudySettings:
     """What is learnt from, what is compared, and what was published."""
 
     data: str = "potts"
-    """A synthetic family (potts, nk), or a folder of assays; "real" is `protein/` in the folder FLEDGE_DATA."""
+    """A synthetic family (potts, nk, ehrlich), or a folder of assays; "real" is `protein/` in FLEDGE_DATA."""
     split: str = "domains"
     """Of real assays: domains, strict or paper."""
     n_train: int = 60
@@ -201,14 +200,3 @@ def compare(job: Job, config: ProteinStudySettings, found: Sequence[Measured]) -
         verdict = UNTESTED if job.scale == "smoke" else "reproduced" if good else "not reproduced"
         rows.append(replace(row, published=published, verdict=verdict))
     return rows
-
-
-def heatmap_csv(model: Any) -> str:
-    """heatmap.csv of a fitted `FitnessEstimator`: every single mutant."""
-    from fledge.data.mutations import all_singles
-
-    variants = all_singles(model.wild_type_)
-    values = np.asarray(model.predict(variants))
-    names = variants.names(model.wild_type_)
-    rows = [(int(name[1:-1]), name[0], name[-1], float(v)) for name, v in zip(names, values, strict=True)]
-    return to_csv(("position", "wild_type", "mutant", "predicted"), rows)

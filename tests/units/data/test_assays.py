@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fledge.core.errors import DataError
-from fledge.data.assays import Library, read_assay, read_wild_type
+from fledge.data.assays import Library, normalised, read_assay, read_wild_type
 from fledge.data.measurements import combine_replicates, join, normalise_rounds, place_censored, read_scores
 from fledge.data.mutations import parse
 from fledge.data.tables import read_fasta
@@ -79,6 +79,7 @@ def test_text_that_is_no_fasta_is_refused(tmp_path):
         ("mutant,DMS\nK2R,1\n", "has no score column. It has: mutant, DMS"),
         ("who,score\nK2R,1\n", "has no variant column"),
         ("", "is empty"),
+        ("mutant,score\n", "has a header, but no variant below it"),
         ("mutant,score\nK2R\n", "line 2: 1 cells came where the header has 2"),
         ("mutant,score\nK2R,x\nA4G,y\n", r"2 of 2 scores are not numbers:\n  line 2: 'x'\n  line 3: 'y'"),
         ("mutant,mutant\nK2R,x\n", "two columns called 'mutant'"),
@@ -129,9 +130,19 @@ def test_rounds_are_divided_by_their_wild_type():
     assert scores.tolist() == [1.0, 1.5, 1.0, 3.0]
 
 
-def test_a_round_without_wild_type_is_named():
-    with pytest.raises(DataError, match="Round 'b' has no wild-type well"):
-        normalise_rounds(np.array([2.0, 3.0]), ["a", "b"], how="wild_type", is_wild_type=[1, 0])
+@pytest.mark.parametrize("scores", [[2.0, 3.0], [2.0, -1.0]])
+def test_a_round_without_wild_type_above_zero_is_named(scores):
+    with pytest.raises(DataError, match="Round 'b' has no wild-type well with a value above 0"):
+        normalise_rounds(np.array(scores), ["a", "b"], how="wild_type", is_wild_type=[1, scores[1] < 0])
+
+
+def test_rounds_of_a_file_are_put_on_one_scale_by_its_own_column(tmp_path):
+    (tmp_path / "a.csv").write_text("mutant,score,plate\nWT,2,a\nK2R,1,a\nWT,20,b\nA4G,<LOD,b\n")
+    assay = read_assay(tmp_path / "a.csv", WILD)
+    assert normalised(assay, "plate", how="wild_type").scores.tolist() == [1.0, 0.5, 1.0, -np.inf]
+    assert normalised(assay, how="wild_type").scores[:2] == pytest.approx([2 / 11, 1 / 11])
+    with pytest.raises(DataError, match=r"no column 'plat' of rounds\. Did you mean 'plate'"):
+        normalised(assay, "plat")
 
 
 def test_a_join_goes_by_mutant_and_not_by_order():

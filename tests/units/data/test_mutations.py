@@ -79,6 +79,8 @@ def test_one_error_lists_every_bad_row():
     [
         ("K2*", "is a stop"),
         ("K2del", "an insertion or a deletion"),
+        ("A4_Y5insG", "'A4_Y5insG' is an insertion or a deletion"),
+        ("p.Ala4_Tyr5del", "is an insertion or a deletion"),
         ("MKTAYLVCAGG", "insertions and deletions cannot be ranked"),
         ("K2-", "a deletion"),
         ("K2X", "'X' is none of the twenty"),
@@ -99,6 +101,17 @@ def test_a_wild_type_with_unknown_letters_is_refused_with_their_places():
 
 def test_a_wild_type_is_derived_where_every_position_is_told():
     assert derive_wild_type(["M0A,K1R", "T2A"], offset=1) == "MKT"
+
+
+def test_a_wild_type_is_derived_from_numbers_that_count_from_zero_when_that_may_be_found():
+    assert derive_wild_type(["M0A,K1R", "T2A"], offset="auto") == "MKT"
+    with pytest.raises(DataError, match=r"count from 0 here.*--offset 1"):
+        derive_wild_type(["M0A,K1R", "T2A"])
+
+
+def test_sequences_do_not_tell_which_is_the_wild_type():
+    with pytest.raises(DataError, match="do not say which of them is the wild type"):
+        derive_wild_type([WILD, "M1A"])
 
 
 def test_a_wild_type_is_not_guessed():

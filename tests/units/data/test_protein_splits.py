@@ -12,6 +12,7 @@ from fledge.core.errors import ConfigError, DataError
 from fledge.data.assays import Library
 from fledge.data.homology import clusters, identities
 from fledge.data.protein_splits import (
+    PAPER_MULTIPLES,
     PAPER_SINGLES,
     domain_split,
     few_shot,
@@ -138,6 +139,21 @@ def test_a_reference_file_is_split_by_mutant_type_and_length():
     rows += [{"DMS_id": NAMES[6], "seq_len": "238", "includes_multiple_mutants": "TRUE"}]
     found = reference_split(rows)
     assert (found["single"].train, len(found["single"].test), found["multiple"].test) == ((NAMES[1],), 2, (NAMES[6],))
+
+
+def test_the_papers_numbers_of_assays_come_out_of_the_reference_file():
+    """148 single and 69 multiple assays; 27 of the one kind and 1 of the other are of longer targets."""
+
+    def rows(flag, held, n_short, n_long):
+        names = [*held, *(f"P{i}_{flag}_X_2020" for i in range(n_short - len(held)))]
+        found = [{"DMS_id": name, "seq_len": "750", "includes_multiple_mutants": flag} for name in names]
+        return found + [
+            {"DMS_id": f"L{i}_{flag}_X_2020", "seq_len": "751", "includes_multiple_mutants": flag}
+            for i in range(n_long)
+        ]
+
+    split = reference_split(rows("FALSE", PAPER_SINGLES, 121, 27) + rows("TRUE", PAPER_MULTIPLES, 68, 1))
+    assert [len(x) for s in (split["single"], split["multiple"]) for x in (s.train, s.test)] == [113, 8, 63, 5]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real assays are not beside the checkout (set FLEDGE_DATA)")

@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from protein_cases import WILD, additive
 
-from fledge.core.errors import ConfigError
-from fledge.protein.axial_training import AxialTraining, begin_axial, context_of, forward
+from fledge.core.errors import ConfigError, DataError
+from fledge.protein.axial_training import (
+    AxialTraining,
+    auxiliary_scores,
+    begin_axial,
+    context_of,
+    fine_tuned,
+    forward,
+)
 from fledge.protein.esm import load_encoder
 from fledge.protein.metalic import AxialSettings
-from fledge.run.protein_axial import pretrain_axial, train_axial
+from fledge.run.protein_axial import load_axial, pretrain_axial, train_axial
 
 SIZES = AxialSettings(embedding=8, width=8, n_blocks=1, n_heads=2, hidden=8, head_layers=1, auxiliary=False)
 TINY = AxialTraining("tiny-axial", 60, 60, 2, n_tasks=2, n_support=4, n_query=12, learning_rate=1e-2, sizes=SIZES)
@@ -24,12 +33,13 @@ ASSAYS = [additive(0), additive(1, wild_type=WILD[::-1][:17])]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder, losses = tmp_path_factory.mktemp("axial"), []
-    train_axial(ASSAYS, replace(TINY, n_steps=2), tell=losses.append)
-    return train_axial(ASSAYS, TINY, folder=folder, tell=losses.append), losses, folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fledge.run.protein_axial.EVERY", 10)
+        return train_axial(ASSAYS, TINY, folder=folder, tell=losses.append), losses, folder
 
 
 def test_the_tiny_one_learns(trained):
-    early, late = (float(line.split("loss ")[1].split(",")[0]) for line in trained[1])
+    early, late = (float(line.split("loss ")[1].split(",")[0]) for line in (trained[1][0], trained[1][-1]))
     assert late < early - 0.05
 
 
@@ -37,7 +47,48 @@ def test_a_finished_training_is_not_begun_again(trained):
     state, lines, folder = trained
     again = train_axial(ASSAYS, TINY, folder=folder, tell=lines.append)
     assert np.array_equal(again.model.axial.label.weight, state.model.axial.label.weight)
-    assert len(lines) == 2
+    assert len(lines) == 6
+
+
+def test_a_training_that_was_killed_goes_on_bit_for_bit(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("fledge.run.protein_axial.EVERY", 10)
+
+    def killed(done, total):
+        if done == 27:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_axial(ASSAYS, TINY, folder=tmp_path, advance=killed)
+    steps = []
+    again = train_axial(ASSAYS, TINY, folder=tmp_path, advance=lambda done, total: steps.append(done))
+    assert steps[0] == 21
+    leaves = map(jax.tree.leaves, (again.model, trained[0].model))
+    assert all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
+
+
+def test_fine_tuning_moves_a_copy_and_uses_the_support_alone(trained):
+    model, support = trained[0].model, np.arange(0, 320, 20)
+    hidden = ASSAYS[0].scores.copy()
+    hidden[np.setdiff1d(np.arange(len(hidden)), support)] = 99.0
+    both = [fine_tuned(model, assay, support, TINY, n_steps=3, n_splits=1) for assay in
+            (ASSAYS[0], replace(ASSAYS[0], scores=hidden))]  # fmt: skip
+    weights = [np.asarray(m.axial.label.weight) for m in (*both, model)]
+    assert np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
+
+
+def test_fine_tuning_takes_labels_to_split(trained):
+    with pytest.raises(ConfigError, match="at least 4 labels to split, not 3"):
+        fine_tuned(trained[0].model, ASSAYS[0], np.arange(3), TINY)
+
+
+def test_auxiliary_scores_are_found_in_the_rows_own_column_and_standardised():
+    cells = ["", *map(str, range(len(ASSAYS[0]) - 1))]
+    assay = replace(ASSAYS[0], columns={"GEMME_epi": cells})
+    found = context_of(assay, np.array([5, 0, 3]), 1, auxiliary="GEMME_epi").auxiliary
+    assert found[0] > found[2] and found[1] == 0
+    assert auxiliary_scores(assay, "GEMME_epi")[1:].std() == pytest.approx(1, abs=1e-3)
+    assert context_of(ASSAYS[0], np.array([5, 0]), 1, auxiliary="GEMME_epi").auxiliary.tolist() == [0, 0]
 
 
 def test_a_label_that_is_not_shown_changes_nothing():
@@ -52,13 +103,11 @@ def test_what_only_fills_up_changes_nothing():
     model, data = begin_axial(TINY).model, context_of(ASSAYS[1], np.arange(10), 4)  # 17 sites filled up to 32
     other = data.x.copy()
     other[:, 21:] = 5  # beyond the reach of the encoder's convolution
-    found = (forward(model, context) for context in (data, replace_x(data, other)))
+    found = (eqx.filter_jit(forward)(model, context) for context in (data, replace_x(data, other)))
     assert np.allclose(*found, atol=1e-6)
 
 
 def replace_x(data, x):
-    import equinox as eqx
-
     return eqx.tree_at(lambda d: d.x, data, x)
 
 
@@ -66,18 +115,36 @@ def test_metalic_is_trained_on_features_of_a_frozen_encoder():
     pytest.importorskip("esm2quinox")
     encoder = load_encoder("random:d=16,layers=3,heads=2")
     settings = AxialTraining("metalic", 2, 4, 1, n_tasks=2, n_support=4, n_query=8, learning_rate=1e-2, sizes=SIZES)
-    state = train_axial(ASSAYS, settings, embed=encoder, width=encoder.width)
+    state = train_axial([ASSAYS[0], additive(2)], settings, embed=encoder, width=encoder.width)
     before = begin_axial(settings, encoder.width).model
     assert int(state.step) == 2
     assert not jnp.allclose(state.model.label.weight, before.label.weight)
 
 
 def test_weights_are_written_with_what_they_were_made_from(tmp_path, library):
-    settings = replace(TINY, n_steps=1, n_query=8)
-    found = pretrain_axial(library, tmp_path / "w.safetensors", settings, split="all")
+    found = pretrain_axial(library, tmp_path / "w.safetensors", TINY, split="all")
     about = json.loads((tmp_path / "w.json").read_text())
     assert (found, len(about["train"]), about["settings"]["model"]) == ({}, 2, "tiny-axial")
-    assert (tmp_path / "w.safetensors").stat().st_size > 1000
+    model, beside = load_axial(tmp_path / "w.safetensors")
+    assert np.isfinite(forward(model, context_of(ASSAYS[0], np.arange(6), 2))).all()
+    assert beside == about
+
+
+def test_what_is_no_axial_model_is_refused(tmp_path, weights):
+    with pytest.raises(DataError, match="holds no axial model"):
+        load_axial(weights)
+    with pytest.raises(DataError, match="cannot be read as weights"):
+        load_axial(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"n_support": -1}, "A support is 0 or more"), ({"auxiliary": "x"}, "no auxiliary scores"),
+     ({"n_support": 999}, "No assay has 1001 variants")],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_is_one_clear_message(tmp_path, library, change, said):
+    with pytest.raises(ConfigError, match=said):
+        pretrain_axial(library, tmp_path / "w.safetensors", replace(TINY, **change), split="all")
 
 
 def test_metalic_without_an_encoder_is_refused(tmp_path, library):

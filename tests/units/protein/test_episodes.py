@@ -120,19 +120,19 @@ def test_an_unknown_rule_is_refused():
         make_chunk(replace(SMALL, rule="reptil"))
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
-    settings = MemberSettings(n_members=1, train=SMALL)
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+    settings = MemberSettings(n_members=2, train=replace(SMALL, n_steps=26))
     whole = train_members(ASSAYS, settings, folder=tmp_path / "a")
 
-    class Stop(Exception):
-        pass
+    def killed(done, total):
+        if done == 26 + 24:  # of the second member, two chunks after its last checkpoint
+            raise KeyboardInterrupt
 
-    def stop(line):
-        raise Stop
-
-    with pytest.raises(Stop):  # the first line is told after the last chunk, whose checkpoint is written
-        train_members(ASSAYS, settings, folder=tmp_path / "b", tell=stop)
-    again = train_members(ASSAYS, settings, folder=tmp_path / "b")
+    with pytest.raises(KeyboardInterrupt):
+        train_members(ASSAYS, settings, folder=tmp_path / "b", advance=killed)
+    steps = []
+    again = train_members(ASSAYS, settings, folder=tmp_path / "b", advance=lambda done, total: steps.append(done))
+    assert steps == [26, 26 + 20, 26 + 22, 26 + 24, 26 + 26]
     assert all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (whole.members, again.members)), strict=True))
 
 
@@ -154,6 +154,12 @@ def test_the_model_that_ranks_the_validation_assays_best_is_taken(monkeypatch):
 def test_validation_assays_are_alike_to_no_training_assay():
     apart = kept_apart([*ASSAYS, additive(3)], 0.25)
     assert [assay.name for assay in apart] == ["additive-2"]  # the others are of one protein
+
+
+@pytest.mark.parametrize("change", [{"n_members": 0}, {"train": replace(SMALL, n_steps=1)}])
+def test_a_training_of_nothing_is_refused(change):
+    with pytest.raises(ConfigError, match="at least 1 member, and steps are a multiple of 2"):
+        train_members(ASSAYS, replace(MemberSettings(train=SMALL), **change))
 
 
 def test_too_few_assays_are_refused():

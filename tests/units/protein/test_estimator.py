@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
@@ -10,9 +11,10 @@ from protein_cases import WILD, additive
 
 from fledge.core.errors import ConfigError, DataError
 from fledge.data.mutations import Variants, all_singles
-from fledge.protein.adapt import _context
+from fledge.protein.adapt import _context, adapt
 from fledge.protein.estimator import FitnessEstimator
 from fledge.protein.ranking import COLUMNS
+from fledge.protein.scores import spearman
 from fledge.protein.weights import Prior, load_prior, save_prior
 
 ASSAY = additive(5)
@@ -70,10 +72,15 @@ def test_fitting_again_gives_the_same_and_leaves_the_weights_as_they_were(weight
 
 
 def test_fine_tuning_learns_from_the_labels(weights):
-    names = [NAMES[i] for i in SHOWN]
-    models = [FitnessEstimator(WILD, weights=weights, n_steps=n).fit(names, ASSAY.scores[SHOWN]) for n in (0, 300)]
-    before, after = (m.score([NAMES[i] for i in HIDDEN], ASSAY.scores[HIDDEN]) for m in models)
-    assert after > before + 0.1
+    shown = [(ASSAY.variants.take(SHOWN), ASSAY.scores[SHOWN])]
+    before, after = (
+        adapt(load_prior(weights).members, WILD, shown, n_steps=n, learning_rate=1e-2).predict(
+            ASSAY.variants.take(HIDDEN)
+        )
+        for n in (0, 40)
+    )
+    rho = [spearman(v.mean(axis=0), ASSAY.scores[HIDDEN]) for v in (before, after)]
+    assert rho[1] > rho[0] + 0.1
 
 
 def test_uncertainty_is_in_the_units_of_the_labels(fitted):
@@ -157,8 +164,9 @@ def test_one_label_and_a_few_are_enough(weights, n):
 
 def test_constant_scores_are_told_and_change_nothing(weights, blank):
     with pytest.warns(UserWarning, match="All 6 scores are 2: they say nothing about an order"):
-        model = FitnessEstimator(WILD, weights=weights).fit(NAMES[:6], [2.0] * 6)
-    assert np.isfinite(model.predict(NAMES[:9])).all()
+        model = FitnessEstimator(WILD, weights=weights, n_steps=5).fit(NAMES[:6], [2.0] * 6)
+    assert np.array_equal(model.predict(NAMES[:9]), blank.predict(NAMES[:9]))
+    assert np.isfinite(model.predict(NAMES[:9], return_std=True)[1]).all()
 
 
 def test_the_wild_type_can_be_labelled_and_ranked(weights):
@@ -178,6 +186,9 @@ def test_variants_with_many_mutations_are_ranked(fitted):
     [
         ((["K2R"], [1.0, 2.0]), "1 variants came with 2 scores"),
         (("K2R", [1.0]), "A list of variants was wanted"),
+        ((["K2R"], None), "1 variants came with 0 scores"),
+        ((["A4_Y5insG"], [1.0]), "'A4_Y5insG' is an insertion or a deletion"),
+        ((["MKTAYLVCAGDEFHIKLNP"], [1.0]), "a sequence of 19 residues, but the wild type has 20"),
         ((["R2K"], [1.0]), "row 1: R2K says R at 2, but the wild type has K"),
         ((["K1R", "T2S"], [1.0, 2.0]), r"All letters fit if \+1 is added"),
         ((["K2del"], [1.0]), "insertion or a deletion"),
@@ -201,9 +212,37 @@ def test_a_bad_parameter_is_one_clear_message(weights, parameters, said):
         FitnessEstimator(weights=weights, **parameters).fit(["K2R"], [1.0])
 
 
-def test_predicting_before_fitting_is_told():
+@pytest.mark.parametrize("call", ["predict", "rank", "predict_interval"])
+def test_asking_before_fitting_is_told(call):
     with pytest.raises(ConfigError, match="Call fit first"):
-        FitnessEstimator(WILD).predict(["K2R"])
+        getattr(FitnessEstimator(WILD), call)(["K2R"])
+
+
+SKLEARN_CHECKS = (
+    "check_estimator_cloneable", "check_estimator_repr", "check_estimator_tags_renamed", "check_valid_tag_types",
+    "check_no_attributes_set_in_init", "check_parameters_default_constructible", "check_get_params_invariance",
+    "check_set_params", "check_mixin_order", "check_estimators_unfitted",
+)  # fmt: skip
+"""Those that hand no numbers as X. All others do, and a variant is a string: see the next test."""
+
+
+@pytest.mark.parametrize("check", SKLEARN_CHECKS)
+def test_the_checks_of_scikit_learn_that_can_apply_hold(check):
+    checks = pytest.importorskip("sklearn.utils.estimator_checks")
+    if not hasattr(checks, check):
+        pytest.skip(f"this version of scikit-learn has no {check}")
+    getattr(checks, check)("FitnessEstimator", FitnessEstimator(WILD))
+
+
+def test_a_table_of_numbers_is_no_list_of_variants(weights):
+    with pytest.raises(DataError, match="2 of the mutations of 2 variants cannot be used"):
+        FitnessEstimator(WILD, weights=weights).fit(np.array([[0.5], [1.0]]), [1.0, 2.0])
+
+
+def test_a_fitted_estimator_survives_pickling(fitted):
+    names = [NAMES[i] for i in HIDDEN[:9]]
+    again = pickle.loads(pickle.dumps(fitted))
+    assert np.array_equal(again.predict(names), fitted.predict(names))
 
 
 def test_a_nan_label_is_left_out(weights):
@@ -238,7 +277,9 @@ def test_steps_follow_the_rule(weights):
 def test_a_protein_of_three_thousand_residues_is_ranked(weights):
     long = WILD * 150
     model = FitnessEstimator(long, weights=weights).fit(["K2R", "Q3000A"], [0.0, 1.0])
-    assert np.isfinite(model.predict(["K2R", "K1502A", "Q3000W"])).all()
+    found = model.rank(["K2R", "K1502A", "Q3000W"])
+    assert np.isfinite(found.columns["predicted"]).all()
+    assert set(found.columns["sequence"][0]) <= set(WILD + "AW")
 
 
 def test_a_hundred_thousand_candidates_are_ranked(weights, fitted):

@@ -10,9 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from fledge.core.errors import ConfigError, DataError
+from fledge.core.errors import ConfigError, DataError, FledgeError
 from fledge.protein.esm import EmbeddingCache, load_encoder, tokenise
 from fledge.protein.metalic import AxialModel, AxialSettings, TinyAxial, axial_loss, count_parameters
+from fledge.run.protein_axial import features
 
 SMALL = AxialSettings(embedding=16, width=8, n_blocks=1, n_heads=2, hidden=8, head_layers=1)
 X = jax.random.normal(jax.random.key(1), (6, 5, 16))
@@ -30,9 +31,20 @@ def test_the_published_model_has_its_published_number_of_parameters():
     assert count_parameters() == 29_930_961
 
 
+def test_its_parts_have_their_published_numbers_too():
+    shapes = jax.eval_shape(lambda: AxialModel.init(jax.random.key(0)))
+    sizes = [count(part) for part in (shapes.project, shapes.label, shapes.auxiliary, shapes.blocks[0], shapes.head)]
+    assert sizes == [246_528, 2_304, 1_536, 5_344_912, 2_952_961]
+    assert (len(shapes.blocks), count((shapes.norm_in, shapes.norm_out))) == (5, 3_072)
+
+
+def count(part) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(part))
+
+
 def test_the_tiny_one_has_the_number_of_the_pilot():
     shapes = jax.eval_shape(lambda: TinyAxial.init(jax.random.key(0)))
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 82_417
+    assert count(shapes) == 82_417
 
 
 def test_permuting_queries_permutes_predictions_and_the_support_changes_nothing(run):
@@ -57,8 +69,8 @@ def test_without_context_labels_of_others_change_nothing():
 
 def test_an_auxiliary_score_is_seen():
     model = AxialModel.init(jax.random.key(0), SMALL)
-    a, b = (model(X, Y, KNOWN, auxiliary=jnp.full(6, size)) for size in (0.0, 1.0))
-    assert not np.allclose(a, b, atol=1e-6)
+    with_score = jax.jit(lambda score: model(X, Y, KNOWN, auxiliary=jnp.full(6, score)))
+    assert not np.allclose(with_score(0.0), with_score(1.0), atol=1e-6)
 
 
 def test_the_tokens_are_those_of_esm():
@@ -128,8 +140,35 @@ def test_features_on_disk_are_not_made_again(folder, tmp_path, monkeypatch):
 def test_a_damaged_file_of_features_is_made_again(folder, tmp_path):
     cache = EmbeddingCache(tmp_path, load_encoder(f"path:{folder}"))
     first = cache.get("p", ["MKTLC"])
-    (cache.folder / "p.npz").write_bytes(b"cut")
-    assert np.array_equal(first, cache.get("p", ["MKTLC"]))
+    [file] = (cache.folder / "p").iterdir()
+    file.write_bytes(file.read_bytes()[:-30])
+    again = EmbeddingCache(tmp_path, cache.encoder)
+    assert np.array_equal(first, again.get("p", ["MKTLC"]))
+    assert np.array_equal(first, cache.get("p", ["MKTLC"]))  # which thinks that the file is whole
+
+
+def test_a_cache_grows_by_what_is_missing(folder, tmp_path):
+    cache = EmbeddingCache(tmp_path, load_encoder(f"path:{folder}"))
+    first, more = cache.get("p/q", ["MKTLC"]), cache.get("p/q", ["MKTLA", "MKTLC"])
+    assert np.array_equal(first[0], more[1])
+    assert [len(np.load(file).files) for file in (cache.folder / "p_q").iterdir()] == [1, 1]
+
+
+def test_a_model_of_the_hub_is_fetched_when_that_is_allowed(folder):
+    asked = []
+    encoder = load_encoder("hub:some/esm2", fetch=lambda name: asked.append(name) or folder)
+    assert (asked, encoder.width) == (["some/esm2"], 16)
+
+
+def test_a_hub_that_cannot_be_reached_says_how_to_get_the_files(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def unreachable(*given, **named):
+        raise OSError("no network")
+
+    monkeypatch.setattr(hub, "snapshot_download", unreachable)
+    with pytest.raises(FledgeError, match=r"cannot be downloaded \(OSError\).*huggingface-cli download some/esm2"):
+        features("hub:some/esm2", download=True)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from fledge.data.residues import ALPHABET, BLOSUM62
 from fledge.protein.baselines import blosum, gaussian_process, mutation_count, one_hot, ridge
 from fledge.protein.calibrate import calibrate
 from fledge.protein.choose import choose, distance
+from fledge.protein.published import MEAN, beside
 from fledge.protein.scores import aggregate, ndcg, spearman, top_recall
 from fledge.protein.synthetic import Ehrlich, nk, potts, synthetic_assays
 from fledge.protein.weights import load_prior
@@ -166,6 +167,42 @@ def test_an_ehrlich_problem_has_an_optimum_of_one_and_forbidden_neighbours():
     values = np.array([problem(x) for x in grid[:4000]])
     assert np.isneginf(values).any()
     assert set(np.round(values[np.isfinite(values)], 6)) <= {0.0, round(1 / 3, 6), round(2 / 3, 6), 1.0}
+
+
+def test_an_ehrlich_problem_reaches_its_optimum():
+    for seed in range(20):
+        problem = Ehrlich.sample(seed, n_states=8, length=12, n_motifs=2)
+        assert problem(problem.optimum()) == 1.0
+
+
+def test_motifs_have_to_fit():
+    with pytest.raises(ConfigError, match="3 motifs of 3 elements do not fit into 7"):
+        Ehrlich.sample(0, n_motifs=3)
+
+
+def test_an_ehrlich_protein_is_heavily_tied_and_what_is_forbidden_ranks_last():
+    [assay] = synthetic_assays("ehrlich", 1)
+    problem = Ehrlich.sample(0, n_states=8, length=12, n_motifs=2)
+    states = np.array([[ALPHABET.index(x) for x in sequence] for sequence in assay.variants.sequences(assay.wild_type)])
+    dead = np.isneginf([problem(x) for x in states])
+    assert len(np.unique(assay.scores)) < 12
+    assert dead.any() and assay.scores[dead].max() < assay.scores[~dead].min()
+
+
+def test_published_numbers_stand_beside_ours_where_the_assays_are_the_same():
+    rows = beside({0: {"TAT_HV1BR_Fernandes_2016": 0.3, "RL401_YEAST_Roscoe_2013": 0.1, "other": 0.9}, 16: {"x": 0.5}})
+    mean = [row for row in rows if (row.method, row.assay) == ("Fledge", MEAN)]
+    assert [(row.labels, row.differs) for row in mean] == [(0, "only 2 of the 8 were measured")]
+    assert mean[0].spearman == pytest.approx(0.2)
+    assert ("ESM-2 8M", "TAT_HV1BR_Fernandes_2016", -0.034) in [(r.method, r.assay, r.spearman) for r in rows]
+    assert all(row.differs for row in rows if row.assay == MEAN)
+    assert beside({0: {"other": 0.9}}) == []
+
+
+def test_means_of_single_published_assays_are_the_published_means():
+    rows = beside({0: {"TAT_HV1BR_Fernandes_2016": 0.3}})
+    each = [row.spearman for row in rows if row.method == "ESM-2 8M" and row.assay != MEAN]
+    assert np.mean(each) == pytest.approx(0.116, abs=5e-4)
 
 
 def test_weights_that_are_not_there_are_told(tmp_path):
