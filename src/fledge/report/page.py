@@ -92,6 +92,7 @@ def templates() -> Environment:
     )
     environment.filters |= {
         "show": _cell,
+        "fine": _fine,
         "interval": interval,
         "said": said,
         "unit": lambda text: text.replace("_", " "),
@@ -117,7 +118,7 @@ def _render(
         .render(
             title=" · ".join(run.label for run in runs),
             runs=runs,
-            sentences=sentences(panels, table),
+            sentences=sentences(panels, table) or sentences(learning(runs)[:1], []),
             sections=[
                 (panel, [row for row in table if row.of(panel)], [duel for duel in matches if duel.of(panel)])
                 for panel in adapted
@@ -150,6 +151,11 @@ def _point(line: Any, x: float) -> str:
 
 def _cell(value: object) -> str:
     return "" if value is None else show(value) if isinstance(value, float) else str(value)
+
+
+def _fine(value: float | None, published: float | None) -> str:
+    """The value for a table's cell, with four digits where it stands beside a published one."""
+    return _cell(value) if published is None or value is None else f"{value:.4g}".replace("-", "−")
 
 
 def _download(drawn: Drawn) -> str:

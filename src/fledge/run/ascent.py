@@ -262,7 +262,10 @@ def _write(
     read_metrics(folder / "metrics.jsonl")
     write_text(folder / "config.toml", tomli_w.dumps({"name": arm.name, "estimator": arm.estimator, **arm.settings}))
     write_curves(folder / "curves.csv", Curves.empty())
-    write_record(folder / "record.json", replace(clock.record, recipe=arm.name, finished=True))
+    write_record(
+        folder / "record.json",
+        replace(clock.record, recipe=arm.name, env_steps=config.n_updates * steps, finished=True),
+    )
 
 
 def claim_of(text: str, names: Sequence[str]) -> tuple[str, str]:

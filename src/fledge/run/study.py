@@ -159,8 +159,9 @@ def table_of(results: Sequence[Result]) -> Table:
     for name in shown:
         table.add_column(name, justify="right" if name in ("value", "published") else "left")
     for row in results:
-        interval = "" if row.lo is None or row.hi is None else f" [{row.lo:.2f}, {row.hi:.2f}]"
-        cells = {"metric": row.metric, "value": f"{row.value:.2f}{interval}", "verdict": row.verdict}
+        form = ".2f" if row.published is None else ".4g"
+        interval = "" if row.lo is None or row.hi is None else f" [{row.lo:{form}}, {row.hi:{form}}]"
+        cells = {"metric": row.metric, "value": f"{row.value:{form}}{interval}", "verdict": row.verdict}
         cells["published"] = "" if row.published is None else f"{row.published:g}"
         table.add_row(row.arm, *(cells[name] for name in shown))
     return table

@@ -18,6 +18,8 @@ from fledge.core.errors import DataError
 from fledge.core.records import (
     Curves,
     Result,
+    append_metrics,
+    metrics_line,
     read_curves,
     read_record,
     write_curves,
@@ -424,3 +426,16 @@ def test_gradient_steps_are_counted_in_whole_numbers(tmp_path):
     (panel,) = adaptation(read_runs([tmp_path / "MAML"]))
     svg = draw_curves(panel, "curve").svg
     assert ">1<" in svg and not re.search(r">0\.\d+<", svg)
+
+
+def test_a_number_beside_a_published_one_has_four_digits():
+    rows = [Result("s", "naive", "return", 0.23181, 0.2312, 0.2324, 3, 0.2335, "not tested at this scale")]
+    shown = Parsed(templates().get_template("macros.html.j2").module.judged(rows)).said
+    assert all(number in shown for number in ("0.2318", "[0.2312, 0.2324]", "0.2335"))
+
+
+def test_a_run_that_was_only_trained_is_told_by_the_end_of_its_learning(tmp_path):
+    lines = [metrics_line(i, 100 * i, seed, {"return/life": 0.1 * i}) for i in range(3) for seed in (0, 1)]
+    append_metrics(tmp_path / "naive" / "metrics.jsonl", lines)
+    said = Parsed(write_report([tmp_path / "naive"], tmp_path).read_text()).said
+    assert "naive reaches 0.20" in said and "No adaptation curve" not in said
