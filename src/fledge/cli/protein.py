@@ -26,7 +26,7 @@ app.command("pretrain")(protein_meta.pretrain)
 File = Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV, XLSX (or FASTA): variants and their scores.")]
 MaybeFile = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Argument(metavar="[FILE]", help="As for 'fit'; none where nothing is measured yet."),
+    typer.Argument(metavar="FILE", help="As for 'fit'; none where nothing is measured yet."),
 ]
 Wild = Annotated[Optional[str], typer.Option("--wild-type", "-w", help="Its sequence, or a FASTA file.")]  # noqa: UP045
 Out = Annotated[Optional[Path], typer.Option(help="Write the table to this CSV file.")]  # noqa: UP045

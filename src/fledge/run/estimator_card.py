@@ -57,7 +57,10 @@ class EstimatorCardProgram:
         if config.truth.arm:
             paired = [arm.name for arm in bench.arms if arm.twin and arm.twin.reference]
             if config.truth.arm not in paired:
-                found.append(f"truth: no arm '{config.truth.arm}' is measured that has paired settings.")
+                found.append(
+                    f"truth: no arm '{config.truth.arm}' is measured that has paired settings. Let `only` name it, or "
+                    "measure the truth by itself (truth.arm='')."
+                )
         elif bench.problem.truth == "differences":
             try:
                 bench.reference()
