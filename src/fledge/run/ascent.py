@@ -19,7 +19,7 @@ from rich.table import Table
 from fledge.core.contracts import GradientEstimator
 from fledge.core.errors import ConfigError, FledgeError, unknown
 from fledge.core.files import write_text
-from fledge.core.metrics import metrics_line, read_metrics
+from fledge.core.metrics import metrics_line
 from fledge.core.records import Curves, Result, write_curves, write_record, write_results
 from fledge.core.stats import bootstrap
 from fledge.core.stats import mean as mean_over
@@ -177,7 +177,7 @@ def _climb(
     """What lives earn at each point; from the arm's folder as far as it goes, then by climbing on."""
     config: AscentSettings = job.config
     archive = folder / "climbed.npz"
-    etas = [np.broadcast_to(begin(problem, config), (config.seeds, begin(problem, config).size))]
+    etas = [np.tile(begin(problem, config), (config.seeds, 1))]
     dropped = np.zeros(config.seeds, int)
     if archive.exists():
         with np.load(archive) as kept:
@@ -259,7 +259,6 @@ def _write(
             values = {RETURN: returns[seed, point], "meta/dropped": dropped[seed], **numbers}
             lines.append(metrics_line(point * each, point * each * steps, seed, values))
     write_text(folder / "metrics.jsonl", "".join(lines))
-    read_metrics(folder / "metrics.jsonl")
     write_text(folder / "config.toml", tomli_w.dumps({"name": arm.name, "estimator": arm.estimator, **arm.settings}))
     write_curves(folder / "curves.csv", Curves.empty())
     write_record(
