@@ -9,7 +9,8 @@ import pytest
 import fledge
 from fledge.cli.main import main
 from fledge.core.errors import ConfigError
-from fledge.core.records import read_results
+from fledge.core.records import Result, read_results
+from fledge.report.page import templates
 from fledge.run.estimator_arms import arms_of
 from fledge.run.estimator_card import PROGRAM
 from fledge.run.estimator_settings import EstimatorCardSettings, TruthSettings
@@ -36,6 +37,11 @@ def test_the_page_of_a_card_stands_alone(card):
     page = (card.dir / "report.html").read_text()
     assert "<svg" in page and "truncation" not in page.split("Cards")[0]
     assert (card.dir / "report_files" / "plane.csv").exists()
+
+
+def test_numbers_far_below_one_keep_their_digits_on_the_page():
+    row = Result("s", "critic > 0", "difference of squared bias", 4.591e-6, -2.7e-7, 1.1e-5)
+    assert templates().get_template("macros.html.j2").module.cell(row) == "4.59e−06 [−2.7e−07, 1.1e−05]"
 
 
 def test_a_finished_card_is_judged_again_without_being_measured_again(card):
